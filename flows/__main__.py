@@ -1,0 +1,72 @@
+"""The command line: `python -m flows` lists the flows, `python -m flows NAME --config F.yaml --field=value` runs one."""
+
+import ast
+import importlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from tasks.core.command_line import fail, read_config
+from tasks.core.errors import DamagedArtifact, StageFailed, UserError
+from tasks.core.settings import set_environment
+
+
+def flow_names() -> dict[str, str]:
+    """Every flow with the first line of its module's docstring. A module of this package is a flow of its name."""
+    files = sorted(Path(__file__).parent.glob("[a-z]*.py"))
+    return {
+        file.stem.replace("_", "-"): (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        for file in files
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command; returns its exit code."""
+    flows = flow_names()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, flows))
+        print("\n".join(f"{name:<{width}}  {words}" for name, words in flows.items()))
+        return 0
+    name = arguments[0]
+    try:
+        if name not in flows:
+            raise UserError(f"there is no flow {name}", mend=f"there are: {', '.join(flows)}")
+        set_environment()
+        module = importlib.import_module(f"flows.{name.replace('-', '_')}")
+        config = read_config(module.CONFIG, f"python -m flows {name}", arguments[1:])
+        module.check(config)  # before Prefect starts, so that a mistake is answered at once
+        _quiet_tracebacks()
+        result = module.FLOW(config)
+    except (UserError, StageFailed, DamagedArtifact) as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        print("\ncancelled; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(result.summary(), file=sys.stderr, flush=True)
+    print(result.model_dump_json(), flush=True)
+    return 0
+
+
+class _WithoutTraceback(logging.Filter):
+    """Keeps Prefect from printing a traceback for errors whose message says it all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error: Any = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, UserError | StageFailed | DamagedArtifact | KeyboardInterrupt):
+            record.exc_info = None
+            return False  # `main` prints the message
+        return True
+
+
+def _quiet_tracebacks() -> None:
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()
+    loggers = [logging.getLogger(name) for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect.extra")]
+    for handler in {handler for logger in [logging.root, *loggers] for handler in logger.handlers}:
+        handler.addFilter(_WithoutTraceback())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""Ask the teacher and filter, until every failed row has its new rows or the attempts are used up."""
+
+from collections import Counter
+
+from pydantic import BaseModel
+
+from tasks.augment import teacher
+from tasks.augment.teacher import AugmentConfig, AugmentInputs, wanted
+from tasks.core.examples import read_examples
+from tasks.core.flow_run import FlowRun
+from tasks.core.generators.base import Usage
+from tasks.core.generators.load import EngineConfig
+from tasks.core.references import DatasetRef, ModelRef
+from tasks.filter import apply
+from tasks.filter.apply import FilterInputs
+from tasks.filter.stage import FilterConfig
+from tasks.problems.base import ProblemConfig
+
+
+class Augmented(BaseModel):
+    """What an iteration's augmentation brought, over all its attempts."""
+
+    kept: DatasetRef | None = None
+    generated: int = 0
+    counts: dict[str, int] = {}
+    """Candidates kept, and rejected by reason."""
+    shortfall: int = 0
+    """Rows that were wanted and did not come."""
+    usage: Usage = Usage()
+    exchanges: list[DatasetRef] = []
+    rejected: list[DatasetRef] = []
+
+    def metrics(self) -> dict[str, float]:
+        """The figures by their names in MLflow."""
+        rejected = {f"filter/{reason}": float(count) for reason, count in self.counts.items() if reason != "kept"}
+        return rejected | {
+            "data/generated": float(self.generated),
+            "data/kept": float(self.kept.rows if self.kept else 0),
+            "data/shortfall": float(self.shortfall),
+            "teacher/calls": float(self.usage.calls),
+            "teacher/tokens": float(self.usage.prompt_tokens + self.usage.completion_tokens),
+        }
+
+
+def augment_until_kept(
+    run: FlowRun,
+    config: AugmentConfig,
+    rules: FilterConfig,
+    *,
+    model: ModelRef | None,
+    engine: EngineConfig,
+    problem: ProblemConfig,
+    parents: DatasetRef,
+    train: DatasetRef,
+    pool: DatasetRef,
+    test: DatasetRef,
+) -> Augmented:
+    """The published loop with a bound: what is still missing after `config.attempts` is reported, not awaited."""
+    kept: DatasetRef | None = None
+    counts: Counter[str] = Counter()
+    total = Augmented()
+    for attempt in range(config.attempts):
+        written = run.stage(
+            teacher.STAGE,
+            config,
+            AugmentInputs(
+                teacher=model,
+                engine=engine,
+                problem=problem,
+                parents=parents,
+                pool=pool,
+                kept=kept,
+                step=run.iteration,
+                attempt=attempt,
+            ),
+            label="augment" if attempt == 0 else f"augment again {attempt}",
+        )
+        filtered = run.stage(
+            apply.STAGE,
+            rules,
+            FilterInputs(
+                candidates=written.candidates,
+                wrong=parents,
+                kept=kept,
+                known=train,
+                test=test,
+                problem=problem,
+                limit=config.rows,
+            ),
+            label="filter" if attempt == 0 else f"filter again {attempt}",
+        )
+        kept = filtered.kept
+        counts.update(filtered.counts)
+        usage = {name: getattr(total.usage, name) + getattr(written.usage, name) for name in Usage.model_fields}
+        shortfall = sum(wanted(read_examples(parents), read_examples(kept), config.rows).values())
+        total = Augmented(
+            kept=kept,
+            generated=total.generated + written.candidates.rows,
+            counts=dict(counts),
+            shortfall=shortfall,
+            usage=Usage(**usage),
+            exchanges=[*total.exchanges, written.exchanges],
+            rejected=[*total.rejected, filtered.rejected],
+        )
+        if not shortfall:
+            break
+    return total

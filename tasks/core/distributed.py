@@ -1,0 +1,121 @@
+"""Several processes for one stage: the command that starts every rank, and a handle on all of them."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from tasks.core.errors import UserError
+from tasks.core.job import GROUPS, LAUNCHER_LOG
+
+
+class Processes(Protocol):
+    """What `distributed_command` needs to know (see `tasks.core.launch.LaunchConfig`)."""
+
+    @property
+    def processes(self) -> int: ...
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def config_file(self) -> str: ...
+
+
+def torchrun_command(settings: Processes, job: Path) -> list[str]:
+    """The command that runs `job` in `settings.processes` processes on each of `settings.nodes` machines.
+
+    One machine rendezvouses with itself on a free port. Several are reached with Slurm's srun, from inside an
+    allocation; the job folder must lie on a file system that they share. Raises UserError outside of one.
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={settings.processes}"]
+    module = ["-m", "tasks.core.child", str(job)]
+    if settings.nodes == 1:
+        return [*torchrun, "--standalone", *module]
+    if "SLURM_JOB_ID" not in os.environ:
+        raise UserError(
+            f"{settings.nodes} machines were asked for outside of a Slurm allocation",
+            field="launch.nodes",
+            mend="Start the flow inside one (sbatch --nodes=…), or set launch.launcher to accelerate.",
+        )
+    nodes = str(settings.nodes)
+    srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    endpoint = f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"
+    return [*srun, *torchrun, f"--nnodes={nodes}", "--rdzv-backend=c10d", endpoint, *module]
+
+
+def accelerate_command(settings: Processes, job: Path) -> list[str]:
+    """The command that runs `job` as an accelerate configuration file says; UserError when there is none."""
+    if not Path(settings.config_file).is_file():
+        raise UserError(
+            f"no file {settings.config_file!r}"
+            if settings.config_file
+            else "launcher accelerate needs a file",
+            field="launch.config_file",
+            mend="Name a file that `accelerate config` has written.",
+        )
+    launch = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={settings.config_file}"]
+    total = settings.processes * settings.nodes
+    size = [f"--num_processes={total}", f"--num_machines={settings.nodes}"]
+    port = ["--main_process_port=0"] if settings.nodes == 1 else []
+    return [*launch, *size, *port, "-m", "tasks.core.child", str(job)]
+
+
+class Spawned:
+    """A launcher program (torchrun, accelerate) with all of its ranks."""
+
+    def __init__(self, command: list[str], job: Path, environment: dict[str, str], processes: int) -> None:
+        self._job = job
+        # DeepSpeed looks for ninja on PATH, and torchrun would give every rank a single thread.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
+        threads = str(max(1, (os.cpu_count() or 1) // processes))
+        with (job / LAUNCHER_LOG).open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={"OMP_NUM_THREADS": threads, **environment, "PATH": path},
+                start_new_session=True,
+            )
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for the end: the exit code, minus a signal's number, or None when `timeout_s` have passed."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the launcher program's process group and to the group of every rank."""
+        groups = {self._process.pid} | self._announced_groups()
+        if number == signal.SIGKILL and self._process.poll() is None:
+            # Stopped first, so that it cannot start another rank in the meantime.
+            os.kill(self._process.pid, signal.SIGSTOP)
+            groups |= self._descendant_groups()
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, number)
+
+    def _descendant_groups(self) -> set[int]:
+        groups = set()
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            with contextlib.suppress(ProcessLookupError):
+                groups.add(os.getpgid(process.pid))
+        return groups
+
+    def _announced_groups(self) -> set[int]:
+        """The groups of the ranks on this machine; those on others end with their own launcher program."""
+        file = self._job / GROUPS
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return {int(group) for host, group in map(str.split, lines) if host == socket.gethostname()}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

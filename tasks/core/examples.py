@@ -1,0 +1,70 @@
+"""Examples: the one row shape every stage reads and writes, and where each row came from."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.core.references import DatasetRef
+
+
+class Example(BaseModel):
+    """One question with its right answer.
+
+    `origin` tells a user's own row ("seed") from one a teacher wrote ("synthetic"); `parent` is the id of the row
+    it was written from, `root` the id of the seed row at the start of that chain, `step` the iteration it came in.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    input: str
+    target: str
+    choices: list[str] = Field(default_factory=list)
+    origin: Literal["seed", "synthetic"] = "seed"
+    parent: str | None = None
+    root: str | None = None
+    step: int = 0
+
+
+def content_id(input: str, target: str, choices: Iterable[str] = ()) -> str:
+    """16 hexadecimal digits that depend on the row's content alone, so that a row keeps its id across files."""
+    text = json.dumps([input, target, list(choices)], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_example(input: str, target: str, choices: Iterable[str] = (), **lineage: Any) -> Example:
+    """An example with its content id."""
+    choices = list(choices)
+    return Example(id=content_id(input, target, choices), input=input, target=target, choices=choices, **lineage)
+
+
+def write_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]]) -> DatasetRef:
+    """Write rows as JSON lines to `path` and return the reference (digest of the file's bytes)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, count = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for row in rows:
+            value = row.model_dump(mode="json", exclude_defaults=True) if isinstance(row, BaseModel) else row
+            line = json.dumps(value, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+            digest.update(line)
+            file.write(line)
+            count += 1
+    return DatasetRef(uri=str(path), digest=digest.hexdigest(), rows=count)
+
+
+def read_records(ref: DatasetRef) -> Iterator[dict[str, Any]]:
+    """The rows behind a reference as dictionaries, its bytes checked against the digest first."""
+    from tasks.core.store import fetch
+
+    with fetch(ref).open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def read_examples(ref: DatasetRef) -> list[Example]:
+    """The examples behind a reference, its bytes checked against the digest first."""
+    return [Example.model_validate(record) for record in read_records(ref)]

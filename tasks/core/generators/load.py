@@ -1,0 +1,52 @@
+"""Which engine answers prompts, and with which model."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from tasks.core.config import PLACEMENT, Config
+from tasks.core.errors import UserError
+from tasks.core.generators.base import Generator
+from tasks.core.generators.openai_compatible import EndpointConfig, OpenAICompatible
+from tasks.core.models import Precision, load_model, load_tokenizer, render
+from tasks.core.references import ModelRef
+
+if TYPE_CHECKING:
+    from tasks.core.generators.local import TransformersGenerator
+
+
+class EngineConfig(Config):
+    """What runs a model that only answers."""
+
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
+    """In this process by transformers, on vLLM, or any OpenAI-compatible server."""
+    batch_size: int = Field(32, ge=1, le=4096, json_schema_extra=PLACEMENT)
+    """Prompts answered together (transformers). Lower it when memory runs out."""
+    precision: Precision = "auto"
+    """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32."""
+    endpoint: EndpointConfig = EndpointConfig()
+    """The server, for `openai`."""
+
+
+def load_generator(config: EngineConfig, model: ModelRef | None) -> Generator:
+    """The generator a configuration describes. `model` is not used by a server, which has its own."""
+    if config.engine == "openai":
+        return OpenAICompatible(config.endpoint, field="teacher.engine.endpoint")
+    if model is None:
+        raise UserError(f"the engine {config.engine} needs a model", field="teacher.model")
+    if config.engine == "vllm":
+        from tasks.core.generators.vllm import VLLMGenerator
+
+        return VLLMGenerator(model, precision=config.precision)
+    return load_local(model, config)
+
+
+def load_local(model: ModelRef, config: EngineConfig) -> "TransformersGenerator":
+    """A generator in this process, which can also tell the likelihood of a given answer."""
+    from tasks.core.generators.local import TransformersGenerator
+
+    tokenizer = load_tokenizer(model)
+    weights = load_model(model, precision=config.precision)
+    return TransformersGenerator(
+        weights, lambda prompt: render(tokenizer, prompt), tokenizer, batch_size=config.batch_size
+    )

@@ -1,0 +1,168 @@
+"""A transformers model in this process as a generator, and the likelihood it gives to texts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import UserError
+from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage
+from tasks.core.generators.decoding import (
+    Finish,
+    Prefix,
+    choose_tokens,
+    compute_prefix,
+    decode,
+    evaluating,
+    plan_batches,
+    read,
+)
+from tasks.core.models import end_of_turn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOGIT_COST = 16
+"""Tokens of a batch that weigh as much as one position whose logits over the vocabulary are kept."""
+
+
+class TransformersGenerator:
+    """Answers prompts with a causal language model of transformers (or peft), on the device it lies on.
+
+    `encode` renders a prompt to token ids, up to where the answer begins. A batch holds at most `batch_size`
+    rows and, padded, `max_batch_tokens` tokens of prompt and completion together. What comes out does not
+    depend on how prompts fall into batches, up to the rounding of the model's arithmetic.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        encode: Callable[[Prompt], list[int]],
+        tokenizer: Any,
+        *,
+        batch_size: int = 32,
+        max_batch_tokens: int = 32768,
+    ) -> None:
+        self.usage = Usage()
+        self._model, self._encode, self._tokenizer = model, encode, tokenizer
+        self._batch_size, self._max_batch_tokens = batch_size, max_batch_tokens
+        configured = model.generation_config.eos_token_id
+        self._eos = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
+        text_config = model.config.get_text_config(decoder=True)
+        self._context: int | None = getattr(text_config, "max_position_embeddings", None)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress | None = None
+    ) -> list[Completion]:
+        """One completion per prompt, in the prompts' order; token counts include the end-of-sequence token.
+
+        A prompt that leaves no room for `sampling.max_new_tokens` in the model's context gives a completion
+        that is an error.
+        """
+        encoded = [self._encode(prompt) for prompt in prompts]
+        faults = [self._fault(len(ids), sampling.max_new_tokens) for ids in encoded]
+        completions = {
+            index: Completion(text="", finish="error", prompt_tokens=len(encoded[index]), error=fault)
+            for index, fault in enumerate(faults)
+            if fault is not None
+        }
+        fitting = [index for index, fault in enumerate(faults) if fault is None]
+        self.usage.calls += len(prompts)
+        self.usage.errors += len(completions)
+        if progress and completions:
+            progress(len(completions), len(prompts))
+
+        with evaluating(self._model):
+            prefix = compute_prefix(self._model, [encoded[index] for index in fitting])
+            costs = [(len(encoded[index]) + sampling.max_new_tokens, encoded[index]) for index in fitting]
+            for batch in plan_batches(costs, self._batch_size, self._max_batch_tokens):
+                members = {fitting[place]: encoded[fitting[place]] for place in batch}
+                for index, tokens, finish in self._decode(members, prefix, sampling):
+                    completions[index] = self._complete(len(encoded[index]), tokens, finish, sampling.stop)
+                    if progress:
+                        progress(len(completions), len(prompts))
+        return [completions[index] for index in range(len(prompts))]
+
+    def log_likelihood(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> list[tuple[float, int]]:
+        """For each prompt and its target: the natural log-probability of the target's tokens and the
+        end-of-sequence token after the prompt, summed, and how many tokens these are.
+
+        Raises UserError when a prompt and its target together exceed the model's context, or when the
+        tokenizer has no end-of-sequence token.
+        """
+        import torch
+
+        end = end_of_turn(self._tokenizer)
+        answers = [[*self._tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in targets]
+        encoded = [self._encode(prompt) for prompt in prompts]
+        rows = [ids + answer for ids, answer in zip(encoded, answers, strict=True)]
+        for ids, answer in zip(encoded, answers, strict=True):
+            if fault := self._fault(len(ids), len(answer)):
+                raise UserError(fault, mend="shorten the input, or take a model with a longer context")
+
+        results = [(0.0, 0)] * len(rows)
+        with evaluating(self._model):
+            prefix = compute_prefix(self._model, encoded)
+            costs = [
+                (max(len(row), LOGIT_COST * len(answer)), len(row))
+                for row, answer in zip(rows, answers, strict=True)
+            ]
+            for batch in plan_batches(costs, self._batch_size, self._max_batch_tokens):
+                longest = max(len(answers[index]) for index in batch)
+                # The last token predicts nothing and is not read: the last positions predict the answers.
+                logits, _, _ = read(self._model, [rows[index][:-1] for index in batch], prefix, longest)
+                for index, row in zip(batch, logits, strict=True):
+                    answer = torch.tensor(answers[index], device=row.device)
+                    scores = row[-len(answer) :].float().log_softmax(dim=-1).gather(1, answer[:, None])
+                    results[index] = (scores.double().sum().item(), len(answer))
+        return results
+
+    def _decode(
+        self, prompts: Mapping[int, list[int]], prefix: Prefix, sampling: Sampling
+    ) -> Iterator[tuple[int, list[int], Finish]]:
+        """Decode one batch, whose prompts are keyed by their index in the call."""
+        import numpy as np
+
+        indices = list(prompts)
+        streams = [np.random.default_rng([sampling.seed, index]) for index in indices]
+
+        def choose(logits: "Tensor", rows: list[int]) -> "Tensor":
+            return choose_tokens(logits, sampling, [streams[row].random() for row in rows])
+
+        finish = partial(self._finish, sampling=sampling)
+        for row, tokens, why in decode(self._model, list(prompts.values()), prefix, choose, finish):
+            yield indices[row], tokens, why
+
+    def _fault(self, prompt_tokens: int, new_tokens: int) -> str | None:
+        if not prompt_tokens:
+            return "the prompt has no tokens"
+        if self._context is not None and prompt_tokens + new_tokens > self._context:
+            return (
+                f"the prompt has {prompt_tokens} tokens and {new_tokens} more are asked for, "
+                f"but the model's context holds {self._context}"
+            )
+        return None
+
+    def _finish(self, tokens: list[int], sampling: Sampling) -> Finish | None:
+        if tokens[-1] in self._eos:
+            return "stop"
+        if sampling.stop:
+            # A token holds at least one byte: a stop text that has just appeared lies within so many tokens.
+            reach = max(len(text.encode()) for text in sampling.stop) + 1
+            tail = self._tokenizer.decode(tokens[-reach:], skip_special_tokens=True)
+            if any(text in tail for text in sampling.stop):
+                return "stop"
+        return "length" if len(tokens) == sampling.max_new_tokens else None
+
+    def _complete(
+        self, prompt_tokens: int, tokens: list[int], finish: Finish, stop: Sequence[str]
+    ) -> Completion:
+        text = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        end = min((at for at in map(text.find, stop) if at >= 0), default=None)
+        self.usage.prompt_tokens += prompt_tokens
+        self.usage.completion_tokens += len(tokens)
+        return Completion(
+            text=text[:end],
+            finish="stop" if end is not None else finish,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(tokens),
+        )

@@ -1,0 +1,111 @@
+"""A model on vLLM in this process: continuous batching on a GPU, an adapter applied without merging it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.core.errors import UserError
+from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage
+from tasks.core.models import Precision, load_tokenizer, render
+from tasks.core.references import ModelRef
+from tasks.core.store import fetch
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Values vLLM takes for `max_lora_rank`."""
+
+
+class VLLMGenerator:
+    """Generator over vLLM's offline API (https://docs.vllm.ai): LLM.generate, SamplingParams, LoRARequest.
+
+    Prompts are rendered here, so that every engine sees the same tokens. For a model that needs several GPUs
+    start a vLLM server and use the engine `openai`.
+    """
+
+    def __init__(self, model: ModelRef, *, precision: Precision = "auto") -> None:
+        """Load the weights; an adapter goes on top of its base.
+
+        Raises UserError when vLLM is not installed or the adapter's rank is more than it takes.
+        """
+        try:
+            import vllm
+            from vllm.lora.request import LoRARequest
+        except ModuleNotFoundError as error:
+            if error.name not in ("vllm", "vllm.lora"):
+                raise
+            mend = "pip install 'loopwright[vllm]', or choose the engine transformers."
+            raise UserError("vLLM is not installed", field="engine", mend=mend) from error
+        base = model.base or model
+        options: dict[str, Any] = {}
+        self._adapter = None
+        if model.base is not None:
+            adapter = fetch(model)
+            options = {"enable_lora": True, "max_lora_rank": _lora_rank(adapter)}
+            self._adapter = LoRARequest("adapter", 1, str(adapter))
+        self.usage = Usage()
+        self._tokenizer = load_tokenizer(model)
+        self._llm = vllm.LLM(
+            model=str(fetch(base)),
+            dtype=precision,
+            trust_remote_code=bool(base.facts.get("trust_remote_code", False)),
+            **options,
+        )
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress | None = None
+    ) -> list[Completion]:
+        """One completion per prompt, in the prompts' order; `progress` is called once, at the end.
+
+        Raises vLLM's ValueError when a prompt does not fit into the context.
+        """
+        from vllm import SamplingParams
+
+        if not prompts:
+            return []
+        parameters = [
+            SamplingParams(
+                max_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k or -1,  # 0 means "all" to newer versions only, -1 to every one
+                stop=list(sampling.stop),
+                seed=sampling.seed + index,
+            )
+            for index in range(len(prompts))
+        ]
+        tokens = [{"prompt_token_ids": render(self._tokenizer, prompt)} for prompt in prompts]
+        outputs = self._llm.generate(tokens, parameters, use_tqdm=False, lora_request=self._adapter)
+        completions = [_completion(output) for output in outputs]
+        self.usage.calls += len(completions)
+        self.usage.prompt_tokens += sum(completion.prompt_tokens for completion in completions)
+        self.usage.completion_tokens += sum(completion.completion_tokens for completion in completions)
+        if progress:
+            progress(len(prompts), len(prompts))
+        return completions
+
+
+def _lora_rank(adapter: Path) -> int:
+    """The least rank vLLM can reserve that holds this adapter; its own default, 16, refuses larger ones."""
+    rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    fitting = [allowed for allowed in _LORA_RANKS if allowed >= rank]
+    if not fitting:
+        raise UserError(
+            f"vLLM takes adapters up to rank {_LORA_RANKS[-1]}, this one has {rank}",
+            field="engine",
+            mend="Choose the engine transformers, which merges the adapter.",
+        )
+    return fitting[0]
+
+
+def _completion(output: "RequestOutput") -> Completion:
+    answer = output.outputs[0]
+    finish: Literal["stop", "length"] = "length" if answer.finish_reason == "length" else "stop"
+    return Completion(
+        text=answer.text,
+        finish=finish,
+        prompt_tokens=len(output.prompt_token_ids),
+        completion_tokens=len(answer.token_ids),
+    )

@@ -1,0 +1,166 @@
+"""Run a heavy stage in processes of its own.
+
+Its memory is free again when it ends, a crash is a result with the tail of its log, and a time-out or a
+cancel ends every process that it started.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from tasks.core.child import LAUNCHER, this_process
+from tasks.core.config import Config
+from tasks.core.distributed import Spawned, accelerate_command, torchrun_command
+from tasks.core.endings import conclude, log_tail
+from tasks.core.errors import StageFailed, UserError
+from tasks.core.forking import fork_server, python_path
+from tasks.core.job import (
+    LEFT_BY_AN_ATTEMPT,
+    METRICS,
+    REQUEST,
+    Event,
+    EventReader,
+    exclusive,
+    wait_until_idle,
+    write_json,
+)
+
+_POLL_S = 0.2
+_DEATH_S = 30.0
+"""How long killed processes may take to vanish; an orphan kills itself within a second."""
+
+
+class LaunchConfig(Config):
+    """Where and how long a stage's processes run."""
+
+    processes: int = Field(1, ge=1, le=1024)
+    """Processes per machine, usually one per GPU."""
+    nodes: int = Field(1, ge=1, le=1024)
+    """Machines; more than one need a Slurm allocation or launcher accelerate."""
+    launcher: Literal["auto", "fork", "torchrun", "accelerate"] = "auto"
+    """auto forks a single process from one that has the libraries loaded, and takes torchrun for several."""
+    config_file: str = ""
+    """An accelerate configuration file (DeepSpeed, FSDP, hosts), for launcher accelerate only."""
+    timeout_s: float = Field(0.0, ge=0.0)
+    """End the stage, as failed, when it has run for this many seconds; 0 is no limit."""
+    grace_s: float = Field(10.0, ge=0.0, le=600.0)
+    """Seconds that a stage has after SIGTERM before it is killed."""
+
+
+class _Running(Protocol):
+    def wait(self, timeout_s: float) -> int | None: ...
+    def signal(self, number: int) -> None: ...
+
+
+def launch(
+    function: str,
+    config: dict[str, Any],
+    inputs: dict[str, Any],
+    job: Path,
+    *,
+    stage: str,
+    settings: LaunchConfig,
+    on_event: Callable[[Event], None] | None = None,
+) -> dict[str, Any]:
+    """Call `function` ("module:callable") in its own process group and return the JSON object it returns.
+
+    It is called as `function(config, inputs, out=job / "out", report=report)`; every event it reports reaches
+    `on_event` while it runs. Of an earlier attempt in the same folder only log, metrics and result are
+    removed. A second launch in the folder waits for the first.
+
+    Raises the UserError or DamagedArtifact that the function raised; StageFailed for a crash, for want of
+    memory, for a time-out or an ending without a result. An exception that interrupts the wait, such as
+    KeyboardInterrupt, is raised again when the stage has been ended.
+    """
+    command = _command(settings, job.absolute())
+    job = job.absolute()
+    (job / "out").mkdir(parents=True, exist_ok=True)
+    with exclusive(job):
+        if not wait_until_idle(job, _DEATH_S):
+            raise StageFailed(
+                stage, f"a process of an earlier attempt still runs in {job}", mend="End it first."
+            )
+        for name in LEFT_BY_AN_ATTEMPT:
+            (job / name).unlink(missing_ok=True)
+        total = settings.processes * settings.nodes
+        request = {
+            "stage": stage,
+            "function": function,
+            "processes": total,
+            "config": config,
+            "inputs": inputs,
+        }
+        write_json(job / REQUEST, request)
+        events = EventReader(job / METRICS)
+        deliver = on_event or _ignore
+        running = _start(command, job, settings)
+        try:
+            status = _wait(running, events, deliver, settings.timeout_s)
+        finally:
+            _end(running, job, settings.grace_s)
+        events.deliver(deliver)
+        if status is None:
+            reason = f"it ran longer than launch.timeout_s allows ({settings.timeout_s:g} s)"
+            mend = "Raise launch.timeout_s (0 is no limit), or give the stage less to do."
+            raise StageFailed(stage, reason, log_tail=log_tail(job), mend=mend)
+        return conclude(job, stage, status)
+
+
+def _command(settings: LaunchConfig, job: Path) -> list[str] | None:
+    """The launcher program's command line; None to fork."""
+    several = settings.processes * settings.nodes > 1
+    if settings.config_file and settings.launcher != "accelerate":
+        raise UserError(
+            f"only launcher accelerate reads it, and the launcher is {settings.launcher}",
+            field="launch.config_file",
+            mend="Set launch.launcher to accelerate, or leave the file out.",
+        )
+    if settings.launcher == "fork" and several:
+        raise UserError(
+            f"launcher fork starts one process, {settings.processes * settings.nodes} were asked for",
+            field="launch.launcher",
+            mend="Set it to auto or torchrun.",
+        )
+    if settings.launcher == "accelerate":
+        return accelerate_command(settings, job)
+    if settings.launcher == "torchrun" or several:
+        return torchrun_command(settings, job)
+    return None
+
+
+def _start(command: list[str] | None, job: Path, settings: LaunchConfig) -> _Running:
+    environment = {**os.environ, LAUNCHER: this_process(), "PYTHONPATH": python_path()}
+    if command is None:
+        return fork_server().fork(job, environment)
+    return Spawned(command, job, environment, settings.processes)
+
+
+def _wait(
+    running: _Running, events: EventReader, deliver: Callable[[Event], None], timeout_s: float
+) -> int | None:
+    """The exit code, or None when the time is up."""
+    deadline = time.monotonic() + timeout_s if timeout_s else float("inf")
+    while (status := running.wait(_POLL_S)) is None and time.monotonic() < deadline:
+        events.deliver(deliver)
+    return status
+
+
+def _end(running: _Running, job: Path, grace_s: float) -> None:
+    """Leave no process behind: neither a stage that still runs, nor one that it started and left."""
+    try:
+        if running.wait(0) is None:
+            running.signal(signal.SIGTERM)
+            running.wait(grace_s)
+    finally:
+        running.signal(signal.SIGKILL)
+        running.wait(_DEATH_S)
+        wait_until_idle(job, _DEATH_S)
+
+
+def _ignore(event: Event) -> None:
+    """What becomes of events that nobody asked for."""

@@ -1,0 +1,108 @@
+"""Loading and saving models: full weights or base + adapter, in the dtype the machine can compute with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.core.errors import UserError
+from tasks.core.generators.base import Message
+from tasks.core.references import ModelRef
+from tasks.core.store import fetch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def load_tokenizer(ref: ModelRef) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model (of its base, for an adapter), padding on the left, with a pad token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(fetch(ref.base or ref))
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    ref: ModelRef, *, precision: Precision = "auto", four_bit: bool = False, train_adapter: bool = False
+) -> "PreTrainedModel":
+    """The model of a reference, on the accelerator if there is one.
+
+    An adapter is merged into its base, which makes inference as fast as with full weights; with `train_adapter` it
+    stays apart and trainable. `four_bit` quantises the base to NF4 (bitsandbytes).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": _dtype(precision)}
+    if four_bit:
+        options["quantization_config"] = four_bit_config(options["dtype"])
+    trust = bool((ref.base or ref).facts.get("trust_remote_code", False))
+    model = AutoModelForCausalLM.from_pretrained(fetch(ref.base or ref), trust_remote_code=trust, **options)
+    if ref.base is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, fetch(ref), is_trainable=train_adapter)
+        if not train_adapter:
+            model = model.merge_and_unload()
+    if torch.cuda.is_available() and not four_bit:
+        model = model.to("cuda")
+    return model
+
+
+def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Write weights (an adapter's alone, for a PEFT model) as safetensors, and the tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for card in folder.glob("README.md"):
+        card.unlink()  # PEFT's empty model card
+
+
+def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:
+    """The token ids of a prompt, ending where the assistant's answer begins.
+
+    Uses the tokenizer's chat template; a base model without one gets the turns as paragraphs.
+    """
+    if tokenizer.chat_template:
+        encoded = tokenizer.apply_chat_template(
+            [dict(message) for message in messages], add_generation_prompt=True, return_dict=True
+        )
+        return list(encoded["input_ids"])
+    text = "\n\n".join(message["content"] for message in messages) + "\n"
+    return list(tokenizer(text)["input_ids"])
+
+
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The id a completion is trained to end with."""
+    if tokenizer.eos_token_id is None:
+        raise UserError("the model's tokenizer has no end-of-sequence token", field="student.model")
+    return int(tokenizer.eos_token_id)
+
+
+def _dtype(precision: Precision) -> Any:
+    import torch
+
+    if precision != "auto":
+        return getattr(torch, precision)
+    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32  # bfloat16 is several times slower on most CPUs
+
+
+def four_bit_config(dtype: Any) -> Any:
+    """NF4 with double quantisation, computing in `dtype`. Raises UserError where bitsandbytes is missing."""
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "4-bit weights need bitsandbytes, which is not installed",
+            field="training.method",
+            mend="pip install 'loopwright[bitsandbytes]', or choose `lora`",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )

@@ -1,0 +1,45 @@
+"""Where things are kept on this machine: one folder, `LOOPWRIGHT_HOME`, by default `.loopwright` in the current one."""
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """The folder that holds the store, Prefect's database and MLflow's, unless each is pointed elsewhere."""
+    return Path(os.environ.get("LOOPWRIGHT_HOME", ".loopwright")).absolute()
+
+
+def cache_folder() -> Path:
+    """Local copies of remote artifacts and the working folders of remote stores; safe to delete."""
+    return home() / "cache"
+
+
+def default_store() -> str:
+    """The artifact store when the configuration names none."""
+    return os.environ.get("LOOPWRIGHT_STORE", str(home() / "store"))
+
+
+def default_tracking_uri() -> str:
+    """MLflow's address when the configuration names none: `MLFLOW_TRACKING_URI`, or a SQLite file at home."""
+    return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{home() / 'mlflow.db'}")
+
+
+def set_environment() -> None:
+    """Point Prefect at home and turn telemetry off, unless the user's environment says otherwise.
+
+    Must run before Prefect is imported.
+    """
+    defaults = {
+        "PREFECT_HOME": str(home() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    home().mkdir(parents=True, exist_ok=True)  # Prefect makes its own folder, but not the one above
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

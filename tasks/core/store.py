@@ -1,0 +1,237 @@
+"""The artifact store: one immutable folder per stage result, on a local disk or any fsspec address (`s3://…`).
+
+    <root>/<stage>/<key>/manifest.json      written last: without it the result does not exist
+    <root>/<stage>/<key>/<attempt>/…        the files; every attempt has a folder of its own
+
+The manifest names its attempt, so that two runs that compute one stage at once, on two machines even, can never
+mix their files: whichever manifest stands in the end belongs to one whole attempt.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from tasks.core.digests import file_digest, folder_files, path_digest
+from tasks.core.errors import DamagedArtifact, UserError
+from tasks.core.references import Reference
+from tasks.core.settings import cache_folder
+
+MANIFEST = "manifest.json"
+
+
+class File(BaseModel):
+    """One file of a manifest; `name` is relative to the attempt's folder."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a stage left behind: its files and its result (a JSON value)."""
+
+    stage: str
+    key: str
+    attempt: str
+    files: list[File]
+    result: dict[str, Any]
+
+
+class Store:
+    """Results of stages beneath one root."""
+
+    def __init__(self, root: str) -> None:
+        import fsspec
+
+        self.remote = "://" in root and not root.startswith("file://")
+        root = root.removeprefix("file://")
+        self.root = root.rstrip("/") if self.remote else str(Path(root).absolute())
+        try:
+            self._files = fsspec.core.url_to_fs(self.root)[0]
+        except (ValueError, ImportError) as error:
+            raise UserError(
+                f"{root} is not an address that can be opened: {error}",
+                field="store",
+                mend="give a folder, or an fsspec address such as s3://bucket/prefix",
+            ) from error
+
+    def check(self) -> None:
+        """Raise UserError when nothing can be written here, before any work is done."""
+        probe = f"{self.root}/.probe-{uuid.uuid4().hex}"
+        with _mendable(self.root):
+            self._files.makedirs(self.root, exist_ok=True)
+            self._files.pipe_file(probe, b"loopwright")
+            self._files.rm_file(probe)
+
+    def find(self, stage: str, key: str) -> Manifest | None:
+        """The manifest of a finished result, or None; a manifest that cannot be read counts as none."""
+        try:
+            with _mendable(self.root):
+                text = self._files.cat_file(f"{self._folder(stage, key)}/{MANIFEST}")
+        except FileNotFoundError:
+            return None
+        try:
+            return Manifest.model_validate_json(text)
+        except ValueError:
+            return None
+
+    def verify(self, manifest: Manifest) -> None:
+        """Raise DamagedArtifact, naming the file, unless every file of the result is there and whole.
+
+        Local files are hashed; remote ones are compared by size here and hashed when they are fetched.
+        """
+        folder = self.attempt_uri(manifest)
+        for file in manifest.files:
+            address = f"{folder}/{file.name}"
+            if not self._files.exists(address):
+                raise DamagedArtifact(folder, file.name, "the file is missing")
+            size = self._files.size(address)
+            if size != file.size:
+                raise DamagedArtifact(folder, file.name, f"{size} bytes instead of {file.size}")
+            if not self.remote and file_digest(Path(address)) != file.sha256:
+                raise DamagedArtifact(folder, file.name, "its bytes changed since they were written")
+
+    def condemn(self, stage: str, key: str) -> None:
+        """Make a result not exist any more (its manifest goes, its files stay for inspection)."""
+        address = f"{self._folder(stage, key)}/{MANIFEST}"
+        if self._files.exists(address):
+            self._files.rm_file(address)
+
+    def publish(self, stage: str, key: str, out: Path, result: dict[str, Any]) -> Manifest:
+        """Move the files of `out` into the store and write the manifest last.
+
+        References in `result` that lie beneath `out` are rewritten to where they lie afterwards. A result that was
+        published meanwhile by somebody else stays, and is returned.
+        """
+        attempt = uuid.uuid4().hex[:12]
+        folder = f"{self._folder(stage, key)}/{attempt}"
+        files = [
+            File(name=path.relative_to(out).as_posix(), size=path.stat().st_size, sha256=file_digest(path))
+            for path in folder_files(out)
+        ]
+        moved = _relocate(result, str(out), folder)
+        manifest = Manifest(stage=stage, key=key, attempt=attempt, files=files, result=moved)
+        with _mendable(self.root):
+            self._files.makedirs(folder, exist_ok=True)
+            if self.remote:
+                for file in files:
+                    self._files.put_file(str(out / file.name), f"{folder}/{file.name}")
+            else:
+                shutil.copytree(out, folder, dirs_exist_ok=True, copy_function=_link_or_copy)
+            if (existing := self.find(stage, key)) is not None:
+                self._files.rm(folder, recursive=True)
+                return existing
+            self._write_last(f"{self._folder(stage, key)}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+        return manifest
+
+    def attempt_uri(self, manifest: Manifest) -> str:
+        """Where the files of a manifest lie."""
+        return f"{self._folder(manifest.stage, manifest.key)}/{manifest.attempt}"
+
+    def work_folder(self, stage: str, key: str) -> Path:
+        """The local folder a stage works in; it outlives a killed run, so that training resumes from it."""
+        if not self.remote:
+            return Path(self.root) / "work" / stage / key
+        place = hashlib.sha256(self.root.encode()).hexdigest()[:12]
+        return cache_folder() / "work" / place / stage / key
+
+    def _folder(self, stage: str, key: str) -> str:
+        return f"{self.root}/{stage}/{key}"
+
+    def _write_last(self, address: str, content: bytes) -> None:
+        if self.remote:
+            self._files.pipe_file(address, content)  # an object appears whole or not at all
+            return
+        partial = f"{address}.{uuid.uuid4().hex}"
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, address)
+
+
+def fetch(ref: Reference) -> Path:
+    """The local path of a reference's file or folder, downloaded if it lies elsewhere, its digest checked.
+
+    Raises DamagedArtifact when the bytes are not those the reference names.
+    """
+    remote = "://" in ref.uri
+    path = _download(ref) if remote else Path(ref.uri)
+    if not path.exists():
+        raise DamagedArtifact(ref.uri, path.name, "it is not there")
+    if path_digest(path) != ref.digest:
+        if remote:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise DamagedArtifact(ref.uri, path.name, "its bytes are not those that were written")
+    return path
+
+
+def _download(ref: Reference) -> Path:
+    import fsspec
+
+    target = cache_folder() / "artifacts" / ref.digest
+    if target.exists():
+        return target
+    files, address = fsspec.core.url_to_fs(ref.uri)
+    partial = target.with_name(f"{ref.digest}.{uuid.uuid4().hex[:8]}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with _mendable(ref.uri):
+        try:
+            if files.isdir(address):
+                files.get(address.rstrip("/") + "/", str(partial) + "/", recursive=True)
+            else:
+                files.get_file(address, str(partial))
+        except FileNotFoundError as error:
+            raise DamagedArtifact(ref.uri, address, "it is not there") from error
+    if not target.exists():
+        partial.replace(target)
+    return target
+
+
+def _relocate(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _relocate(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_relocate(item, old, new) for item in value]
+    if isinstance(value, str) and (value == old or value.startswith(old + "/")):
+        return new + value[len(old) :]
+    return value
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)  # no second copy of the weights on one file system
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
+@contextmanager
+def _mendable(root: str) -> Iterator[None]:
+    """Turn the refusals of a disk or an object store into messages that name the mend."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(
+            f"no permission to write to {root}: {error}",
+            field="store",
+            mend="give a folder you own, or credentials for the bucket (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk beneath {root} is full", field="store", mend="free some space, or give another store"
+            ) from error
+        if error.errno in (errno.EROFS, errno.ENOTDIR):
+            raise UserError(
+                f"{root} cannot be written to: {error.strerror}", field="store", mend="give a folder you own"
+            ) from error
+        raise

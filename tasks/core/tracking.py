@@ -1,0 +1,129 @@
+"""Tracking: the one shape every method has in MLflow.
+
+A run per flow run, a child per iteration, a grandchild per training. Metrics of an iteration stand on its child, and
+on the parent with `step=iteration`, which draws a curve per loop. Every call names its run: MLflow's stack of active
+runs is local to a thread, and stages run in threads and processes of their own.
+"""
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tasks.core.config import Config
+from tasks.core.errors import UserError
+from tasks.core.references import DatasetRef
+from tasks.core.settings import default_tracking_uri, home
+
+
+class TrackingConfig(Config):
+    """Where runs are recorded."""
+
+    uri: str = ""
+    """MLflow's address; empty takes MLFLOW_TRACKING_URI, or else a SQLite file beside the store."""
+    experiment: str = Field("loopwright", min_length=1)
+    """MLflow experiment the runs belong to."""
+
+
+class Tracking:
+    """One experiment on one MLflow server or database."""
+
+    def __init__(self, config: TrackingConfig) -> None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self.uri = config.uri or default_tracking_uri()
+        local = self.uri.startswith("sqlite:///")
+        if local:
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.client = MlflowClient(tracking_uri=self.uri)
+            experiment = self.client.get_experiment_by_name(config.experiment)
+            place = (home() / "mlartifacts").as_uri() if local else None
+            self.experiment_id = (
+                experiment.experiment_id
+                if experiment
+                else self.client.create_experiment(config.experiment, artifact_location=place)
+            )
+        except MlflowException as error:
+            raise UserError(
+                f"MLflow at {self.uri} does not answer: {str(error).splitlines()[0]}",
+                field="tracking.uri",
+                mend="start it, correct the address, or leave the field empty for a SQLite file",
+            ) from error
+
+    def start(self, name: str, *, parent: str | None = None, tags: Mapping[str, str] | None = None) -> str:
+        """Begin a run and return its id."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        all_tags = dict(tags or {}) | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+        return str(self.client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id)
+
+    def params(self, run_id: str, config: Config) -> None:
+        """Record a configuration, one parameter per leaf ("training.learning_rate")."""
+        from mlflow.entities import Param
+
+        leaves = flatten(config.model_dump(mode="json"))
+        pairs = [Param(name, str(value)[:6000]) for name, value in leaves.items()]
+        for begin in range(0, len(pairs), 100):  # MLflow's limit per call
+            self.client.log_batch(run_id, params=pairs[begin : begin + 100])
+
+    def metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
+        """Record figures; those that are not finite are left out (MLflow's SQL store refuses some)."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        finite = [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
+        if finite:
+            self.client.log_batch(run_id, metrics=finite)
+
+    def dataset(self, run_id: str, ref: DatasetRef, name: str, context: str) -> None:
+        """Record that a run used a data set (`context`: "train", "test")."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        entity = Dataset(
+            name=name,
+            digest=ref.digest[:36],  # MLflow refuses longer ones
+            source_type="local" if "://" not in ref.uri else "fsspec",
+            source=json.dumps({"uri": ref.uri}),
+            profile=json.dumps({"rows": ref.rows}),
+        )
+        self.client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+
+    def artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Keep a file, or all files of a folder, with a run."""
+        if path.is_dir():
+            self.client.log_artifacts(run_id, str(path), folder)
+        else:
+            self.client.log_artifact(run_id, str(path), folder)
+
+    def table(self, run_id: str, rows: list[dict[str, Any]], file: str) -> None:
+        """Keep rows as a table that MLflow's page shows."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        content = {"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / file
+            path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            self.client.log_artifact(run_id, str(path))
+
+    def tag(self, run_id: str, name: str, value: str) -> None:
+        """Set a tag of a run."""
+        self.client.set_tag(run_id, name, value)
+
+    def finish(self, run_id: str, status: str = "FINISHED") -> None:
+        """End a run: FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(run_id, status)
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(item, f"{name}.") if isinstance(item, Mapping) else {name: item}
+    return flat

@@ -1,0 +1,41 @@
+"""What a user says about the data."""
+
+from pydantic import Field
+
+from tasks.core.config import PLACEMENT, Config
+
+
+class DataConfig(Config):
+    """The rows: where they are, which columns count, how many to take.
+
+    An address is a file (.jsonl, .json, .csv, .tsv, .parquet, each also .gz), a folder of such files, an
+    fsspec address (s3://bucket/rows.jsonl), or a data set of the Hugging Face hub (hub:owner/name,
+    hub:owner/name:split, hub:owner/name/configuration:split).
+    """
+
+    train: str = Field("", json_schema_extra=PLACEMENT)
+    """Address of the training rows."""
+    test: str = Field("", json_schema_extra=PLACEMENT)
+    """Address of the test rows; nothing is ever trained or augmented from them."""
+    validation: str = Field("", json_schema_extra=PLACEMENT)
+    """Address of rows held out to choose by; may stay empty."""
+    validation_fraction: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the training rows held out as validation when that has no address of its own."""
+    problem: str = "classification"
+    """`classification`, `numeric`, `multiple_choice`, `exact_match`, or your own as `module:Class`."""
+    instruction: str = ""
+    """What the student is told before every input; empty takes the problem's own."""
+    input: str = Field("input", min_length=1)
+    """Column of the question or text."""
+    target: str = Field("target", min_length=1)
+    """Column of the right answer or label."""
+    choices: str = ""
+    """Column of the choices (a list, or a JSON list as text); needed by multiple_choice only."""
+    seed_per_label: int = Field(0, ge=0)
+    """Train on exactly this many rows of every label; 0 takes all."""
+    seed_rows: int = Field(0, ge=0)
+    """Train on exactly this many rows, every label in proportion; 0 takes all."""
+    test_rows: int = Field(0, ge=0)
+    """Test on at most this many rows, every label in proportion; 0 takes all."""
+    seed: int = Field(0, ge=0, le=2**31)
+    """Decides which rows a subset takes."""

@@ -1,0 +1,92 @@
+"""From an address to examples: the columns that count, every cell checked."""
+
+import json
+import math
+import re
+from decimal import Decimal
+from typing import Any
+
+from tasks.core.errors import UserError
+from tasks.core.examples import Example, make_example
+from tasks.data.config import DataConfig
+from tasks.data.faults import refuse
+from tasks.data.formats import Row, parse
+from tasks.data.hub import PREFIX, read_hub
+from tasks.data.sources import read_files
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+class BadCell(Exception):
+    """A cell that is no text; its message says why."""
+
+
+def read_located(config: DataConfig, split: str) -> list[tuple[str, Example]]:
+    """The rows of a split ("train", "test", "validation") in their order, each with the place it stands at.
+
+    Raises UserError naming the field and up to five places: for a source that cannot be read, a column that
+    does not exist, and cells that are empty, null, lists or objects. Numbers and truth values become text.
+    """
+    field, address = f"data.{split}", getattr(config, split)
+    if not address:
+        raise UserError(
+            "no rows are named", field=field, mend=f"give a file, for example --data.{split}=rows.jsonl"
+        )
+    if address.startswith(PREFIX):
+        rows = read_hub(address, field, split)
+    else:
+        rows = [row for name, data in read_files(address, field) for row in parse(name, data, field)]
+    if not rows:
+        raise UserError(f"{address} has no rows", field=field, mend="give at least one row")
+    _check_columns(config, rows)
+    located, faults = [], []
+    for place, cells in rows:
+        try:
+            choices = _choices(cells, config.choices) if config.choices else []
+            example = make_example(_text(cells, config.input), _text(cells, config.target), choices)
+        except BadCell as error:
+            faults.append(f"{place}, {error}")
+        else:
+            located.append((place, example))
+    refuse(faults, field=field, mend="fill or remove these rows")
+    return located
+
+
+def _check_columns(config: DataConfig, rows: list[Row]) -> None:
+    existing = dict.fromkeys(column for _, cells in rows for column in cells)
+    for field in ("input", "target", "choices"):
+        column = getattr(config, field)
+        if column and column not in existing:
+            raise UserError(
+                f"{rows[0][0].rpartition(', ')[0]} has no column {column!r}",
+                field=f"data.{field}",
+                mend=f"its columns are {', '.join(existing)}; choose one with --data.{field}=NAME",
+            )
+
+
+def _text(cells: dict[str, Any], column: str) -> str:
+    value = cells.get(column)
+    if isinstance(value, float) and math.isnan(value):
+        value = None
+    if isinstance(value, int | float | Decimal):
+        return str(value)
+    if not isinstance(value, str):
+        kinds = {type(None): "is null", list: "is a list", dict: "is an object"}
+        raise BadCell(f"column {column!r} {kinds.get(type(value), 'is ' + type(value).__name__)}, not text")
+    if not value.strip():
+        raise BadCell(f"column {column!r} is empty")
+    if _HALF_A_CHARACTER.search(value):
+        raise BadCell(f"column {column!r} holds half a character (a lone surrogate)")
+    return value
+
+
+def _choices(cells: dict[str, Any], column: str) -> list[str]:
+    value = cells.get(column)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise BadCell(f"column {column!r} is no JSON list: {error}") from error
+    if not isinstance(value, list):
+        raise BadCell(f"column {column!r} is no list of choices")
+    return [_text({column: choice}, column) for choice in value]

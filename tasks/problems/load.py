@@ -1,0 +1,80 @@
+"""From a problem's name in the configuration to the object that does the work."""
+
+import hashlib
+import importlib
+import inspect
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+
+from tasks.core.errors import UserError
+from tasks.problems.base import Problem, ProblemConfig
+
+BUILT_IN = {
+    "classification": "tasks.problems.classification:Classification",
+    "numeric": "tasks.problems.numeric:Numeric",
+    "multiple_choice": "tasks.problems.multiple_choice:MultipleChoice",
+    "exact_match": "tasks.problems.exact_match:ExactMatch",
+}
+_FIELD = "data.problem"
+
+
+def load_problem(config: ProblemConfig) -> Problem:
+    """The problem a configuration names. Raises UserError if there is none of that name or it cannot be
+    used.
+    """
+    return _problem_class(config.name)(config)
+
+
+def problem_code(config: ProblemConfig) -> str:
+    """SHA-256 of the source file of a user's problem, for cache keys; empty for a built-in one."""
+    if config.name in BUILT_IN:
+        return ""
+    source = inspect.getsourcefile(_problem_class(config.name))
+    return hashlib.sha256(Path(source or "").read_bytes()).hexdigest()
+
+
+def _problem_class(name: str) -> type[Problem]:
+    module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
+    if not colon:
+        close = get_close_matches(name, BUILT_IN, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(
+            f"there is no problem {name!r}",
+            field=_FIELD,
+            mend=f"{hint}built in are {', '.join(BUILT_IN)}; your own is named module:Class",
+        )
+    module = _module(module_name)
+    found = getattr(module, class_name, None)
+    if not (inspect.isclass(found) and issubclass(found, Problem)):
+        own = [
+            key
+            for key, value in vars(module).items()
+            if inspect.isclass(value) and issubclass(value, Problem)
+        ]
+        raise UserError(
+            f"{class_name!r} in {module_name} is not a subclass of tasks.problems.base.Problem"
+            if found is not None
+            else f"the module {module_name} has no {class_name!r}",
+            field=_FIELD,
+            mend=f"problems there: {', '.join(own) or 'none'}",
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise UserError(f"{name} is not complete", field=_FIELD, mend=f"write its missing methods: {missing}")
+    return found
+
+
+def _module(name: str) -> object:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that a file of the user's never hides an installed package
+    importlib.invalidate_caches()  # the file may be newer than the process
+    try:
+        return importlib.import_module(name)
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise UserError(
+            f"the module {name!r} cannot be imported: {error}",
+            field=_FIELD,
+            mend=f"it must be installed, or lie in the current folder ({here})",
+        ) from error

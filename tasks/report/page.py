@@ -1,0 +1,79 @@
+"""The page: one HTML file that needs no other."""
+
+from base64 import b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tasks.report import wording
+from tasks.report.cases import Cases
+from tasks.report.compare import Changes, Comparison, Difference
+from tasks.report.curves import Baseline, Curve
+from tasks.report.headline import Headline
+from tasks.report.lineage import Chains
+from tasks.report.records import IterationRecord
+from tasks.report.tables import REASONS, ClassChange, FilterCounts, Usage
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A baseline, its accuracy, and how far the last iteration is ahead of it."""
+
+    comparison: Comparison
+    baseline: Baseline
+    difference: Difference
+    fewer_steps: bool
+    """The baseline trained for fewer optimizer steps than the last iteration."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on the page."""
+
+    title: str
+    method: str
+    confidence: float
+    most_rows: int
+    headline: Headline
+    records: list[IterationRecord]
+    rows: list[dict[str, float | int | None]]
+    compared: list[Compared]
+    curves: list[Curve]
+    classes: list[ClassChange]
+    filter: FilterCounts
+    cases: list[Cases]
+    fixed: Changes
+    broken: Changes
+    chains: Chains
+    usage: list[Usage]
+    errors: list[tuple[str, int]]
+    settings: dict[str, Any]
+
+
+def render(page: Page) -> str:
+    """The page as HTML. Every value is escaped; texts that come from data or models stand in <bdi>, so that
+    their direction marks end with them."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "points": wording.points,
+        "figure": wording.figure,
+        "visible": wording.visible,
+        "cut": wording.cut,
+        "data_uri": _data_uri,
+    }
+    template = environment.get_template("page.html.jinja")
+    return template.render(page=page, reasons=REASONS, span=wording.span, p_value=wording.p_value)
+
+
+def _data_uri(image: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(image).decode()}"

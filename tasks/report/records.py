@@ -1,0 +1,28 @@
+"""What a loop hands to its report: one record per iteration."""
+
+from pydantic import BaseModel, Field
+
+from tasks.core.references import DatasetRef, ModelRef
+from tasks.evaluate import SplitResult
+
+
+class IterationRecord(BaseModel):
+    """An iteration: its figures, and the data sets behind them."""
+
+    number: int
+    metrics: dict[str, float]
+    """By the names used in MLflow (`eval/accuracy`, `data/kept`)."""
+    model: ModelRef
+    train: DatasetRef
+    """The examples it trained on."""
+    splits: dict[str, SplitResult]
+    """Results on "test" and "train", with every prediction."""
+    failures: DatasetRef | None = None
+    """The examples new rows were written from."""
+    exchanges: list[DatasetRef] = Field(default_factory=list)
+    """Requests to the teacher and its answers: parent, prompt (messages), text, finish, error, rows."""
+    kept: DatasetRef | None = None
+    rejected: list[DatasetRef] = Field(default_factory=list)
+    """Rows of tasks.filter.stage.Rejection."""
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Candidates kept, and rejected by reason."""

@@ -1,0 +1,53 @@
+"""The end of a loop: its report in the store, in MLflow and in Prefect, and the flow's result."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from tasks.core.artifacts import markdown_artifact, table_artifact
+from tasks.core.flow_run import FlowResult, FlowRun
+from tasks.core.settings import home
+from tasks.core.tracking import flatten
+from tasks.report import stage
+from tasks.report.records import IterationRecord
+from tasks.report.stage import ReportConfig, ReportInputs
+
+
+def show_report(run: FlowRun, records: list[IterationRecord], *, stopped: str) -> FlowResult:
+    """Write the report, publish it, and return what the flow returns."""
+    inputs = ReportInputs(iterations=records, stopped=stopped, settings=flatten(run.config.model_dump(mode="json")))
+    report = run.stage(stage.STAGE, ReportConfig(method=run.method), inputs, label="report")
+    page = Path(report.page)
+    run.tracking.artifact(run.run_id, page.parent, "report")
+    table_artifact(f"{run.method} iterations", report.table, "What every iteration trained on and reached")
+    last = records[-1]
+    places = {
+        "model": last.model.uri,
+        "data": last.train.uri,
+        "report": str(page),
+        "Prefect": _command("prefect", "server", "start"),
+        "MLflow": _command("mlflow", "ui", "--backend-store-uri", run.tracking.uri),
+    }
+    text = "\n".join(f"- {name}: `{place}`" for name, place in places.items())
+    markdown_artifact(f"{run.method} report", f"MLflow run `{run.run_id}`\n\n{text}", "Where everything is")
+    run.tracking.tag(run.run_id, "model.uri", last.model.uri)
+    run.tracking.tag(run.run_id, "stopped", stopped)
+    return FlowResult(
+        flow=run.method,
+        status="completed",
+        stopped=stopped,
+        flow_run_id=run.flow_run_id,
+        mlflow_run_id=run.run_id,
+        iterations=run.results,
+        metrics=run.results[-1],
+        model=last.model,
+        places=places,
+    )
+
+
+def _command(program: str, *arguments: str) -> str:
+    """A command to paste: with the environment that it needs, and the program of this installation."""
+    beside = Path(sys.executable).with_name(program)
+    words = [str(beside) if beside.exists() else program, *arguments]
+    prefix = f"PREFECT_HOME={shlex.quote(str(home() / 'prefect'))} " if program == "prefect" else ""
+    return prefix + shlex.join(words)

@@ -1,0 +1,126 @@
+"""Stage: the report of a loop: one HTML page, its curves as PNG files, its iteration table as CSV."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from tasks.core.config import Config
+from tasks.core.stage import Report, Stage
+from tasks.evaluate import Prediction, bootstrap_interval
+from tasks.report.cases import read_cases
+from tasks.report.compare import RESAMPLES, Comparison, changes, difference, pair, read_predictions
+from tasks.report.curves import Baseline, draw_curves
+from tasks.report.headline import headline
+from tasks.report.lineage import chains, read_lineage
+from tasks.report.page import Compared, Page, render
+from tasks.report.records import IterationRecord
+from tasks.report.tables import (
+    class_changes,
+    filter_counts,
+    iteration_rows,
+    readable,
+    teacher_usage,
+    write_csv,
+)
+
+
+class ReportConfig(Config):
+    """What the report is called and how much it shows."""
+
+    title: str = Field("", max_length=200)
+    """Title of the page; empty takes the method's name."""
+    method: str = Field("loop", max_length=100)
+    """Name of the method."""
+    most_rows: int = Field(50, ge=1, le=1000)
+    """Most rows shown per table; of more a random choice is shown."""
+    confidence: float = Field(0.95, gt=0.0, lt=1.0)
+    """Level of the intervals around differences; the evaluation's, so that all intervals have one level."""
+    seed: int = Field(0, ge=0, le=2**31)
+    """Seed of the bootstrap and of the choice of shown rows."""
+
+
+class ReportInputs(BaseModel):
+    """The loop and what it is compared with."""
+
+    iterations: list[IterationRecord] = Field(min_length=1)
+    """All iterations, first to last; each has results on "test"."""
+    comparisons: list[Comparison] = Field(default_factory=list)
+    """Baselines, tested on the same rows."""
+    stopped: str = ""
+    """Why the loop ended before its last iteration."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The flow's configuration, one entry per leaf ("training.learning_rate")."""
+
+
+class ReportResult(BaseModel):
+    """Where the files are, and the iteration table for a terminal."""
+
+    page: str
+    csv: str
+    curves: list[str]
+    table: list[dict[str, Any]]
+
+
+def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -> ReportResult:
+    """Write `report.html`, `iterations.csv` and `curves/*.png` beneath `out`.
+
+    Raises UserError when a baseline, or an iteration, was tested on other rows than the last iteration.
+    """
+    records = inputs.iterations
+    rows = iteration_rows(records)
+    last = read_predictions(records[-1].splits["test"].predictions)
+    first = read_predictions(records[0].splits["test"].predictions)
+    pairs = pair(first, last, "iterations") if len(records) > 1 else []
+    compared = [_compare(config, comparison, records[-1], last) for comparison in inputs.comparisons]
+    lineage, origins = read_lineage(records)
+    curves = draw_curves(rows, origins, [entry.baseline for entry in compared])
+    change = difference(pairs, config.confidence, config.seed) if pairs else None
+    usage, errors = teacher_usage(records)
+    page = Page(
+        title=config.title or f"{config.method}: report",
+        method=config.method,
+        confidence=config.confidence,
+        most_rows=config.most_rows,
+        headline=headline(records, change, inputs.comparisons, config.confidence, inputs.stopped),
+        records=records,
+        rows=rows,
+        compared=compared,
+        curves=curves,
+        classes=class_changes(records[0].splits["test"], records[-1].splits["test"]),
+        filter=filter_counts(records),
+        cases=read_cases(records, lineage, config.most_rows, config.seed),
+        fixed=changes(pairs, fixed=True, most=config.most_rows, seed=config.seed),
+        broken=changes(pairs, fixed=False, most=config.most_rows, seed=config.seed),
+        chains=chains(records[-1], lineage, config.most_rows, config.seed),
+        usage=usage,
+        errors=errors,
+        settings=inputs.settings,
+    )
+    (out / "report.html").write_text(render(page), encoding="utf-8")
+    write_csv(out / "iterations.csv", rows)
+    (out / "curves").mkdir(exist_ok=True)
+    paths = [out / "curves" / f"{curve.name}.png" for curve in curves]
+    for path, curve in zip(paths, curves, strict=True):
+        path.write_bytes(curve.light)
+    return ReportResult(
+        page=str(out / "report.html"),
+        csv=str(out / "iterations.csv"),
+        curves=[str(path) for path in paths],
+        table=readable(rows),
+    )
+
+
+def _compare(
+    config: ReportConfig, comparison: Comparison, last: IterationRecord, answers: list[Prediction]
+) -> Compared:
+    theirs = read_predictions(comparison.predictions)
+    gap = difference(pair(theirs, answers, "comparisons"), config.confidence, config.seed)
+    values = [prediction.value for prediction in theirs]
+    low, high = bootstrap_interval(values, config.confidence, RESAMPLES, config.seed)
+    accuracy = sum(values) / len(values)
+    baseline = Baseline(comparison.name, comparison.steps, comparison.rows, accuracy, low, high)
+    return Compared(comparison, baseline, gap, comparison.steps < last.metrics.get("train/steps", 0))
+
+
+STAGE = Stage("report", run, ReportConfig, ReportInputs, ReportResult)

@@ -1,0 +1,147 @@
+"""The tables of a report: iterations, classes, the filter's counts and the teacher's usage."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.core.examples import read_records
+from tasks.evaluate import ClassRow, SplitResult
+from tasks.report.records import IterationRecord
+
+FIGURES = {
+    "train_steps": "train/steps",
+    "train_loss": "train/loss",
+    "wrong": "data/wrong",
+    "generated": "data/generated",
+    "kept": "data/kept",
+    "shortfall": "data/shortfall",
+}
+"""Columns of the iteration table that stand among an iteration's metrics; one that is missing stays empty."""
+
+REASONS = {
+    "malformed": "the problem cannot use the row",
+    "length": "too short or too long",
+    "label": "none of the labels",
+    "contamination": "too close to a test row",
+    "exact_duplicate": "equal to a training row but for case, punctuation and spaces",
+    "near_duplicate": "too close to a training row of any iteration",
+    "rouge": "too close to a failed row or to a row kept in this iteration",
+    "surplus": "passed, but its failed row had all the rows it needs",
+}
+"""Why a row was not kept, in the order in which the rules are applied."""
+
+
+def iteration_rows(records: Sequence[IterationRecord]) -> list[dict[str, float | int | None]]:
+    """The iterations in figures: rows trained on, FIGURES, test accuracy (0 to 1) and its interval."""
+    return [
+        {"iteration": record.number, "train_rows": record.train.rows}
+        | {column: _whole(record.metrics.get(metric)) for column, metric in FIGURES.items()}
+        | {"accuracy": test.accuracy, "accuracy_low": test.low, "accuracy_high": test.high}
+        for record in records
+        for test in (record.splits["test"],)
+    ]
+
+
+def _whole(value: float | None) -> float | int | None:
+    """Counts are recorded as floats, as MLflow wants them; a table says 3, not 3.0."""
+    return int(value) if value is not None and value.is_integer() else value
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the iteration table; a missing figure is an empty cell."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def readable(rows: Sequence[dict[str, float | int | None]]) -> list[dict[str, Any]]:
+    """The iteration table in words, for a terminal and for Prefect."""
+    return [
+        {
+            "iteration": row["iteration"],
+            "trained on": row["train_rows"],
+            **{name: "–" if row[name] is None else row[name] for name in ("wrong", "generated", "kept")},
+            "test accuracy": _with_interval(row),
+        }
+        for row in rows
+    ]
+
+
+def _with_interval(row: dict[str, float | int | None]) -> str:
+    return f"{row['accuracy']:.1%} ({row['accuracy_low']:.1%} to {row['accuracy_high']:.1%})"
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """One target in the first and in the last iteration."""
+
+    first: ClassRow
+    last: ClassRow
+
+    @property
+    def recall(self) -> float:
+        """Recall gained."""
+        return self.last.recall - self.first.recall
+
+
+def class_changes(first: SplitResult, last: SplitResult) -> list[ClassChange]:
+    """The classes, the one that lost most recall first; none when answers are free text."""
+    before = {row.target: row for row in first.classes}
+    found = [ClassChange(before[row.target], row) for row in last.classes if row.target in before]
+    return sorted(found, key=lambda change: (change.recall, change.first.target))
+
+
+@dataclass(frozen=True)
+class FilterCounts:
+    """What became of the teacher's rows, an iteration a row of `counts`, which follow `columns`."""
+
+    columns: list[str]
+    counts: list[tuple[int, list[int]]]
+
+
+def filter_counts(records: Sequence[IterationRecord]) -> FilterCounts:
+    """Rows kept and rejected by reason; a reason that never occurred is left out."""
+    counted = [record for record in records if record.counts]
+    occurred = {reason for record in counted for reason, count in record.counts.items() if count}
+    known = ["kept", *(reason for reason in REASONS if reason in occurred)]
+    columns = [*known, *sorted(occurred.difference(known))]
+    return FilterCounts(columns, [(r.number, [r.counts.get(name, 0) for name in columns]) for r in counted])
+
+
+@dataclass
+class Usage:
+    """What one iteration asked of the teacher."""
+
+    iteration: int
+    requests: int = 0
+    rows: int = 0
+    failed: int = 0
+    unreadable: int = 0
+    cut: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def teacher_usage(records: Sequence[IterationRecord]) -> tuple[list[Usage], list[tuple[str, int]]]:
+    """The usage of every iteration that asked a teacher, and the errors with their counts, most first."""
+    usages, errors = [], Counter[str]()
+    for record in records:
+        usage = Usage(record.number)
+        for exchange in (line for ref in record.exchanges for line in read_records(ref)):
+            failed = exchange["finish"] == "error"
+            usage.requests += 1
+            usage.rows += exchange["rows"]
+            usage.failed += failed
+            usage.unreadable += not failed and not exchange["rows"]
+            usage.cut += exchange["finish"] == "length"
+            usage.prompt_tokens += exchange["prompt_tokens"]
+            usage.completion_tokens += exchange["completion_tokens"]
+            if failed:
+                errors[exchange["error"]] += 1
+        if usage.requests:
+            usages.append(usage)
+    return usages, sorted(errors.items(), key=lambda item: (-item[1], item[0]))
