@@ -1,4 +1,4 @@
-"""The command line: `python -m flows` lists the flows, `python -m flows NAME --config F.yaml --field=value` runs one."""
+"""The command line: `python -m flows` lists the flows, `python -m flows NAME --config FILE --field=value` runs one."""
 
 import ast
 import importlib
@@ -16,7 +16,9 @@ def flow_names() -> dict[str, str]:
     """Every flow with the first line of its module's docstring. A module of this package is a flow of its name."""
     files = sorted(Path(__file__).parent.glob("[a-z]*.py"))
     return {
-        file.stem.replace("_", "-"): (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        file.stem.replace("_", "-"): (
+            ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        ).split("\n")[0]
         for file in files
     }
 
@@ -63,7 +65,10 @@ def _quiet_tracebacks() -> None:
     from prefect.logging.configuration import setup_logging
 
     setup_logging()
-    loggers = [logging.getLogger(name) for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect.extra")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect.extra")
+    ]
     for handler in {handler for logger in [logging.root, *loggers] for handler in logger.handlers}:
         handler.addFilter(_WithoutTraceback())
 

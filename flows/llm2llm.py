@@ -1,12 +1,12 @@
 """LLM2LLM (arXiv 2403.15042): train the student, see where it fails, have a teacher write more of that, retrain.
 
-    train = seed rows
-    for step in 1 … iterations:
-        student = fine-tune(base, train)              from the base model, every time
-        test(student)
-        if step == iterations: stop
-        failed = seed rows the student gets wrong     never synthetic ones
-        train += filter(teacher(failed))              cumulative
+train = seed rows
+for step in 1 … iterations:
+    student = fine-tune(base, train)              from the base model, every time
+    test(student)
+    if step == iterations: stop
+    failed = seed rows the student gets wrong     never synthetic ones
+    train += filter(teacher(failed))              cumulative
 """
 
 from typing import Literal
@@ -14,22 +14,24 @@ from typing import Literal
 from prefect import flow
 from pydantic import Field
 
-from tasks import append, base_model, evaluate, failures, sft
+from tasks import append, base_model, sft
 from tasks.append import AppendInputs
-from tasks.augment.teacher import AugmentConfig, TeacherConfig, locate_teacher, teacher_weights
+from tasks.augment.teacher import AugmentConfig, TeacherConfig, load_teacher, locate_teacher
 from tasks.augment.until_kept import Augmented, augment_until_kept
 from tasks.base_model import ModelConfig
 from tasks.core.config import Config
-from tasks.core.flow_run import FlowConfig, FlowResult, open_run
+from tasks.core.flow_run import FlowConfig, FlowResult, Run, open_run
 from tasks.data import preparing
 from tasks.data.config import DataConfig
-from tasks.evaluate import EvaluationConfig, EvaluationInputs
-from tasks.failures import FailuresConfig, FailuresInputs
+from tasks.equal_steps import seed_only_equal_steps
+from tasks.evaluate import EvaluationConfig
+from tasks.failing_rows import failing_rows
+from tasks.failures import FailuresConfig
 from tasks.filter.stage import FilterConfig
-from tasks.fold_students import judge_by_folds
-from tasks.report.records import IterationRecord
+from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
-from tasks.sft import TrainingConfig, TrainingInputs
+from tasks.sft import TrainingConfig
+from tasks.student import Student
 
 
 class LLM2LLMConfig(FlowConfig):
@@ -47,6 +49,8 @@ class LLM2LLMConfig(FlowConfig):
     """Every training starts from the base model (published), or continues the iteration before."""
     schedule: Literal["iterative", "one_shot"] = "iterative"
     """Augment after every iteration (published), or once, with the rows of all iterations together."""
+    equal_steps: bool = True
+    """Also train on the seed rows alone for the last iteration's number of steps: the fair comparison."""
     training: TrainingConfig = TrainingConfig()
     """How the student is trained."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -70,81 +74,70 @@ def check(config: LLM2LLMConfig) -> None:
 @flow(name="llm2llm")
 def llm2llm(config: LLM2LLMConfig = LLM2LLMConfig()) -> FlowResult:  # noqa: B008 - the model is frozen
     """Train the student, evaluate, augment what it failed, retrain."""
-    config = planned(config)
-    student, teacher = base_model.locate(config.student, "student.model"), locate_teacher(config.teacher)
+    check(config)
     with open_run("llm2llm", config) as run:
-        data = run.stage(preparing.STAGE, config.data, preparing.inputs(config.data), label="data")
-        base = run.stage(base_model.STAGE, config.student, student, label="student").model
-        writer = teacher_weights(run, teacher)
-        run.dataset(data.test, "test")
-        start, train, stopped, records = base, data.train, "", list[IterationRecord]()
-        for number in range(1, config.iterations + 1):
-            with run.iterate(number) as metrics:
-                run.dataset(train, "train")
-                inputs = TrainingInputs(
-                    model=start, train=train, validation=data.validation, problem=data.problem
+        return show_report(run, loop(run, planned(config)))
+
+
+def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
+    """The algorithm; `run` decides how its stages are run."""
+    teacher = load_teacher(run, config.teacher)
+    data = run.stage(preparing.STAGE, config.data, preparing.inputs(config.data), label="data")
+    files = base_model.locate(config.student, "student.model")
+    base = run.stage(base_model.STAGE, config.student, files, label="student").model
+    student = Student(run, base, data.problem, config.training, config.evaluation, data.validation)
+    run.dataset(data.test, "test")
+    start, train, record = base, data.train, LoopRecord()
+    for number in range(1, config.iterations + 1):
+        last = number == config.iterations
+        with run.iterate(number) as metrics:
+            run.dataset(train, "train")
+            trained = student.train(train, start=start)
+            tested = student.test(trained.model, {"test": data.test, "train": train})
+            answers = tested["train"].predictions
+            failed = failing_rows(config.failures, student, train=train, answers=answers, last=last)
+            new = Augmented()
+            if failed.failures.rows and not last:
+                new = augment_until_kept(
+                    run,
+                    config.augment,
+                    config.filter,
+                    teacher=teacher,
+                    problem=data.problem,
+                    parents=failed.failures,
+                    train=train,
+                    pool=data.train,
+                    test=data.test,
                 )
-                trained = run.stage(sft.STAGE, config.training, inputs, label="train", training=True)
-                splits = {"test": data.test, "train": train}
-                tested = run.stage(
-                    evaluate.STAGE,
-                    config.evaluation,
-                    EvaluationInputs(model=trained.model, splits=splits, problem=data.problem),
-                ).splits
-                predictions = [tested["train"].predictions]
-                if config.failures.by == "folds" and number < config.iterations:
-                    predictions = judge_by_folds(
-                        run,
-                        config.failures,
-                        config.training,
-                        config.evaluation,
-                        model=base,
-                        train=train,
-                        problem=data.problem,
-                    )
-                failed = run.stage(
-                    failures.STAGE,
-                    config.failures,
-                    FailuresInputs(train=train, predictions=predictions, step=number),
-                )
-                augmented = Augmented()
-                if number < config.iterations and failed.failures.rows:
-                    augmented = augment_until_kept(
-                        run,
-                        config.augment,
-                        config.filter,
-                        model=writer,
-                        engine=teacher.engine,
-                        problem=data.problem,
-                        parents=failed.failures,
-                        train=train,
-                        pool=data.train,
-                        test=data.test,
-                    )
-                metrics |= trained.metrics() | tested["test"].metrics() | augmented.metrics()
-                metrics |= {"data/train_rows": train.rows, "data/wrong": failed.wrong}
-                records.append(
-                    IterationRecord(
-                        number=number,
-                        metrics=metrics,
-                        model=trained.model,
-                        train=train,
-                        splits=tested,
-                        failures=failed.failures,
-                        exchanges=augmented.exchanges,
-                        kept=augmented.kept,
-                        rejected=augmented.rejected,
-                        counts=augmented.counts,
-                    )
-                )
-            if number == config.iterations:
-                break
-            if augmented.kept is None or not augmented.kept.rows:
-                stopped = "the teacher brought nothing new" if failed.failures.rows else "nothing is wrong any more"
-                break
-            train = run.stage(append.STAGE, Config(), AppendInputs(parts=[train, augmented.kept])).joined
-            start = trained.model if config.start == "continue" else base
-        return show_report(run, records, stopped=stopped)
+            metrics |= trained.metrics() | tested["test"].metrics() | new.metrics()
+            metrics |= {"data/train_rows": train.rows, "data/wrong": failed.wrong}
+        record.iterations.append(
+            IterationRecord(
+                number=number,
+                metrics=metrics,
+                model=trained.model,
+                train=train,
+                splits=tested,
+                failures=failed.failures,
+                **new.parts(),
+            )
+        )
+        if last:
+            break
+        if new.kept is None or not new.kept.rows:
+            nothing_wrong = not failed.failures.rows
+            record.stopped = (
+                "nothing is wrong any more" if nothing_wrong else "the teacher brought nothing new"
+            )
+            break
+        train = run.stage(append.STAGE, Config(), AppendInputs(parts=[train, new.kept])).joined
+        start = trained.model if config.start == "continue" else base
+    if config.equal_steps and len(record.iterations) > 1:
+        steps = trained.steps
+        record.comparisons.append(
+            seed_only_equal_steps(student, train=data.train, test=data.test, steps=steps)
+        )
+    return record
 
 
 def planned(config: LLM2LLMConfig) -> LLM2LLMConfig:

@@ -51,13 +51,17 @@ def locate(config: ModelConfig, field: str = "student.model") -> BaseModelInputs
     if path.is_file() and path.suffix != ".gguf":
         raise UserError(f"{path} is not a model", field=field, mend="give a folder, a .gguf file or a hub id")
     if path.is_dir() and not (path / "config.json").exists():
-        raise UserError(f"{path} holds no config.json", field=field, mend="give the folder `save_pretrained` wrote")
+        raise UserError(
+            f"{path} holds no config.json", field=field, mend="give the folder `save_pretrained` wrote"
+        )
     if path.is_dir() and not list(path.glob("*.safetensors")):
         raise UserError(
             f"{path} holds no .safetensors file", field=field, mend="save it again with `save_pretrained`"
         )
     if not path.exists():
-        raise UserError(f"there is no {path}", field=field, mend="correct the path, or give a hub id (owner/name)")
+        raise UserError(
+            f"there is no {path}", field=field, mend="correct the path, or give a hub id (owner/name)"
+        )
     files = [path] if path.is_file() else sorted(path.iterdir())
     states = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
     return BaseModelInputs(fingerprint="\n".join(states))
@@ -95,9 +99,9 @@ def _local_path(model: str) -> Path | None:
 
 
 def _check_hub(config: ModelConfig, field: str) -> None:
+    from httpx import HTTPError
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-    from httpx import HTTPError
 
     if isinstance(try_to_load_from_cache(config.model, "config.json", revision=config.revision or None), str):
         return
@@ -120,7 +124,9 @@ def _check_hub(config: ModelConfig, field: str) -> None:
 def _from_hub(config: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"] + ["*.py"] * config.trust_remote_code
+    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"] + [
+        "*.py"
+    ] * config.trust_remote_code
     return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=patterns))
 
 

@@ -91,7 +91,11 @@ class SplitResult(BaseModel):
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
-        return {"eval/accuracy": self.accuracy, "eval/accuracy_low": self.low, "eval/accuracy_high": self.high}
+        return {
+            "eval/accuracy": self.accuracy,
+            "eval/accuracy_low": self.low,
+            "eval/accuracy_high": self.high,
+        }
 
 
 class EvaluationResult(BaseModel):
@@ -137,9 +141,7 @@ def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: R
     return EvaluationResult(splits=results)
 
 
-def summarise(
-    predictions: Sequence[Prediction], stored: DatasetRef, config: EvaluationConfig
-) -> SplitResult:
+def summarise(predictions: Sequence[Prediction], stored: DatasetRef, config: EvaluationConfig) -> SplitResult:
     """Accuracy with its bootstrap interval, and a row per target when targets repeat (a classification)."""
     values = [prediction.value for prediction in predictions]
     low, high = bootstrap_interval(values, config.confidence, config.resamples, config.seed)

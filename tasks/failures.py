@@ -54,7 +54,9 @@ class FailuresResult(BaseModel):
 def run(config: FailuresConfig, inputs: FailuresInputs, out: Path, report: Report) -> FailuresResult:
     """Choose the failed rows, in the order of the training data."""
     eligible = [
-        row for row in read_examples(inputs.train) if row.origin == "seed" or config.source == "seed_and_synthetic"
+        row
+        for row in read_examples(inputs.train)
+        if row.origin == "seed" or config.source == "seed_and_synthetic"
     ]
     answers = {record["id"]: record for ref in inputs.predictions for record in read_records(ref)}
     judged = [row for row in eligible if row.id in answers]
@@ -65,7 +67,9 @@ def run(config: FailuresConfig, inputs: FailuresInputs, out: Path, report: Repor
         chosen = least_likely(judged, logprobs, config.share)
     if config.target == "untargeted":
         seeds = [row for row in eligible if row.origin == "seed"]
-        picked = random.Random(f"{config.seed} {inputs.step}").sample(range(len(seeds)), min(len(chosen), len(seeds)))
+        picked = random.Random(f"{config.seed} {inputs.step}").sample(
+            range(len(seeds)), min(len(chosen), len(seeds))
+        )
         chosen = [seeds[index] for index in sorted(picked)]
     return FailuresResult(failures=write_rows(out / "failures.jsonl", chosen), wrong=len(wrong))
 

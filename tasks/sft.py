@@ -12,7 +12,15 @@ from tasks.core.config import PLACEMENT, Config
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.examples import Example, read_examples
-from tasks.core.models import Precision, end_of_turn, four_bit_config, load_model, load_tokenizer, render, save_model
+from tasks.core.models import (
+    Precision,
+    end_of_turn,
+    four_bit_config,
+    load_model,
+    load_tokenizer,
+    render,
+    save_model,
+)
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import Report, Stage
 from tasks.problems.base import Problem, ProblemConfig
@@ -123,7 +131,9 @@ def tokenize(
     rows = []
     for example in examples:
         prompt = render(tokenizer, problem.prompt(example))
-        answer = tokenizer(problem.target(example), add_special_tokens=False)["input_ids"] + [end_of_turn(tokenizer)]
+        answer = tokenizer(problem.target(example), add_special_tokens=False)["input_ids"] + [
+            end_of_turn(tokenizer)
+        ]
         if len(answer) >= max_length:
             raise UserError(
                 f"the answer of row {example.id} has {len(answer)} tokens",

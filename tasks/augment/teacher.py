@@ -11,8 +11,8 @@ from tasks import base_model
 from tasks.base_model import ModelConfig, locate
 from tasks.core.config import Config
 from tasks.core.examples import Example, make_example, read_examples, write_rows
-from tasks.core.flow_run import FlowRun
-from tasks.core.generators.base import Sampling, Usage
+from tasks.core.flow_run import Run
+from tasks.core.generators.base import Message, Sampling, Usage
 from tasks.core.generators.load import EngineConfig, load_generator
 from tasks.core.generators.openai_compatible import OpenAICompatible
 from tasks.core.references import DatasetRef, ModelRef
@@ -48,12 +48,21 @@ def locate_teacher(config: TeacherConfig) -> TeacherConfig:
     return config.model_copy(update={"engine": config.engine.model_copy(update={"endpoint": named})})
 
 
-def teacher_weights(run: FlowRun, config: TeacherConfig) -> ModelRef | None:
-    """The teacher's weights as a reference; None for a server, which has its own."""
-    if config.engine.engine == "openai":
-        return None
-    found = locate(config.weights(), "teacher.model")
-    return run.stage(base_model.STAGE, config.weights(), found, label="teacher").model
+class Teacher(BaseModel):
+    """A teacher that can be asked: what runs it, and its weights unless it is a server."""
+
+    engine: EngineConfig
+    weights: ModelRef | None = None
+
+
+def load_teacher(run: Run, config: TeacherConfig) -> Teacher:
+    """The teacher of a configuration; a local model's weights are made a reference."""
+    located = locate_teacher(config)
+    if located.engine.engine == "openai":
+        return Teacher(engine=located.engine)
+    files = locate(config.weights(), "teacher.model")
+    found = run.stage(base_model.STAGE, config.weights(), files, label="teacher")
+    return Teacher(engine=located.engine, weights=found.model)
 
 
 class AugmentConfig(Config):
@@ -78,8 +87,7 @@ class AugmentConfig(Config):
 class AugmentInputs(BaseModel):
     """Who is asked for what."""
 
-    teacher: ModelRef | None = None
-    engine: EngineConfig
+    teacher: Teacher
     problem: ProblemConfig
     parents: DatasetRef
     """The failed rows."""
@@ -122,7 +130,8 @@ def run(config: AugmentConfig, inputs: AugmentInputs, out: Path, report: Report)
     parents = {parent.id: parent for parent in read_examples(inputs.parents)}
     missing = wanted(list(parents.values()), kept, config.rows)
     pool = read_examples(inputs.pool)
-    asked, prompts = [], []
+    asked: list[Example] = []
+    prompts: list[list[Message]] = []
     for parent_id, count in missing.items():
         parent = parents[parent_id]
         avoid = [row.input for row in kept if row.parent == parent_id] if inputs.attempt % 2 else []
@@ -133,18 +142,22 @@ def run(config: AugmentConfig, inputs: AugmentInputs, out: Path, report: Report)
             prompts.append(problem.request(parent, shown, size, avoid))
             asked.append(parent)
             left -= size
-    generator = load_generator(inputs.engine, inputs.teacher)
+    generator = load_generator(inputs.teacher.engine, inputs.teacher.weights)
     seed = random.Random(f"{config.seed} {inputs.step} {inputs.attempt}").getrandbits(31)
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, seed=seed
     )
     completions = generator.generate(
-        prompts, sampling, lambda done, total: report({"progress": [done, total], "text": "requests answered"})
+        prompts,
+        sampling,
+        lambda done, total: report({"progress": [done, total], "text": "requests answered"}),
     )
     candidates: list[Example] = []
     exchanges = []
     for parent, prompt, completion in zip(asked, prompts, completions, strict=True):
         drafts = problem.read(completion.text, parent)
+        if completion.finish == "length":
+            drafts = drafts[:-1]  # the last row was cut off
         candidates += [
             make_example(
                 draft.input,
@@ -158,7 +171,8 @@ def run(config: AugmentConfig, inputs: AugmentInputs, out: Path, report: Report)
             for draft in drafts
         ]
         exchanges.append(
-            {"parent": parent.id, "prompt": list(prompt), "rows": len(drafts)} | completion.model_dump(mode="json")
+            {"parent": parent.id, "prompt": list(prompt), "rows": len(drafts)}
+            | completion.model_dump(mode="json")
         )
     return AugmentResult(
         candidates=write_rows(out / "candidates.jsonl", candidates),

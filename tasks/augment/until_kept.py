@@ -1,16 +1,15 @@
 """Ask the teacher and filter, until every failed row has its new rows or the attempts are used up."""
 
 from collections import Counter
+from typing import Any
 
 from pydantic import BaseModel
 
-from tasks.augment import teacher
-from tasks.augment.teacher import AugmentConfig, AugmentInputs, wanted
+from tasks.augment.teacher import STAGE, AugmentConfig, AugmentInputs, Teacher, wanted
 from tasks.core.examples import read_examples
-from tasks.core.flow_run import FlowRun
+from tasks.core.flow_run import Run
 from tasks.core.generators.base import Usage
-from tasks.core.generators.load import EngineConfig
-from tasks.core.references import DatasetRef, ModelRef
+from tasks.core.references import DatasetRef
 from tasks.filter import apply
 from tasks.filter.apply import FilterInputs
 from tasks.filter.stage import FilterConfig
@@ -32,7 +31,9 @@ class Augmented(BaseModel):
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
-        rejected = {f"filter/{reason}": float(count) for reason, count in self.counts.items() if reason != "kept"}
+        rejected = {
+            f"filter/{reason}": float(count) for reason, count in self.counts.items() if reason != "kept"
+        }
         return rejected | {
             "data/generated": float(self.generated),
             "data/kept": float(self.kept.rows if self.kept else 0),
@@ -41,14 +42,17 @@ class Augmented(BaseModel):
             "teacher/tokens": float(self.usage.prompt_tokens + self.usage.completion_tokens),
         }
 
+    def parts(self) -> dict[str, Any]:
+        """The fields an iteration's record takes over."""
+        return {name: getattr(self, name) for name in ("exchanges", "kept", "rejected", "counts")}
+
 
 def augment_until_kept(
-    run: FlowRun,
+    run: Run,
     config: AugmentConfig,
     rules: FilterConfig,
     *,
-    model: ModelRef | None,
-    engine: EngineConfig,
+    teacher: Teacher,
     problem: ProblemConfig,
     parents: DatasetRef,
     train: DatasetRef,
@@ -61,11 +65,10 @@ def augment_until_kept(
     total = Augmented()
     for attempt in range(config.attempts):
         written = run.stage(
-            teacher.STAGE,
+            STAGE,
             config,
             AugmentInputs(
-                teacher=model,
-                engine=engine,
+                teacher=teacher,
                 problem=problem,
                 parents=parents,
                 pool=pool,
@@ -91,7 +94,9 @@ def augment_until_kept(
         )
         kept = filtered.kept
         counts.update(filtered.counts)
-        usage = {name: getattr(total.usage, name) + getattr(written.usage, name) for name in Usage.model_fields}
+        usage = {
+            name: getattr(total.usage, name) + getattr(written.usage, name) for name in Usage.model_fields
+        }
         shortfall = sum(wanted(read_examples(parents), read_examples(kept), config.rows).values())
         total = Augmented(
             kept=kept,

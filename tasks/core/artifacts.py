@@ -1,7 +1,7 @@
 """What a run shows in Prefect: progress, tables and texts. Without a flow run around it nothing is published."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 
@@ -15,7 +15,8 @@ def progress_artifact(key: str, description: str) -> Callable[[float], None]:
         if artifact:
             update_progress_artifact(artifact[0], percent)
         else:
-            artifact.append(create_progress_artifact(percent, key=artifact_key(key), description=description))
+            created = create_progress_artifact(percent, key=artifact_key(key), description=description)
+            artifact.append(cast(UUID, created))  # called synchronously it is no coroutine
 
     return publish
 

@@ -67,11 +67,19 @@ def _read_yaml(file: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=3, cutoff=0.3)
-        mend = f"did you mean {', '.join(near)}?" if near else "the configs that come along are in deployments/configs"
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*.yaml")], n=3, cutoff=0.3
+        )
+        mend = (
+            f"did you mean {', '.join(near)}?"
+            if near
+            else "the configs that come along are in deployments/configs"
+        )
         raise UserError(f"there is no file {file}", field="--config", mend=mend) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read: {error}", field="--config", mend="it has to be a YAML file") from error
+        raise UserError(
+            f"{file} cannot be read: {error}", field="--config", mend="it has to be a YAML file"
+        ) from error
     if not isinstance(values, dict):
         raise UserError(f"{file} holds no fields", field="--config", mend="write `field: value`, one a line")
     return values
@@ -93,7 +101,9 @@ def _read_flags(model: type[C], program: str, flags: list[str]) -> dict[str, Any
             raise UserError(message, mend="see `--help` for every flag")
 
     class Flags(BaseSettings, model):  # type: ignore[misc, valid-type]
-        model_config = SettingsConfigDict(extra="forbid", cli_use_class_docs_for_groups=True, cli_hide_none_type=True)
+        model_config = SettingsConfigDict(
+            extra="forbid", cli_use_class_docs_for_groups=True, cli_hide_none_type=True
+        )
 
     Flags.__doc__ = model.__doc__
     # The source holds what was given on the command line, and nothing of the defaults.

@@ -8,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 _CHUNK = 1 << 22
-_hashed: dict[tuple[str, int, int, int], str] = {}  # a file already hashed by this process and not touched since
+_hashed: dict[
+    tuple[str, int, int, int], str
+] = {}  # a file already hashed by this process and not touched since
 
 
 def file_digest(path: Path) -> str:
@@ -23,7 +25,9 @@ def file_digest(path: Path) -> str:
 
 def folder_files(folder: Path) -> list[Path]:
     """Every file beneath a folder, sorted by its relative path."""
-    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+    return sorted(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.relative_to(folder).as_posix()
+    )
 
 
 def folder_digest(folder: Path) -> str:
@@ -39,8 +43,24 @@ def path_digest(path: Path) -> str:
 
 # Modules that move, launch, log or show; what a stage computes does not depend on them.
 _PLUMBING = frozenset(
-    "artifacts child command_line distributed endings errors flow_run forking forkserver job launch progress settings "
-    "stage store tracking".split()
+    [
+        "artifacts",
+        "child",
+        "command_line",
+        "distributed",
+        "endings",
+        "errors",
+        "flow_run",
+        "forking",
+        "forkserver",
+        "job",
+        "launch",
+        "progress",
+        "settings",
+        "stage",
+        "store",
+        "tracking",
+    ]
 )
 
 

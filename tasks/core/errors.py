@@ -46,5 +46,7 @@ class StageFailed(Exception):
         if self.mend:
             parts.append(f"  {self.mend}")
         if self.log_tail:
-            parts.append("  the end of its log:\n" + "\n".join(f"    {line}" for line in self.log_tail.splitlines()))
+            parts.append(
+                "  the end of its log:\n" + "\n".join(f"    {line}" for line in self.log_tail.splitlines())
+            )
         return "\n".join(parts)

@@ -39,7 +39,9 @@ def content_id(input: str, target: str, choices: Iterable[str] = ()) -> str:
 def make_example(input: str, target: str, choices: Iterable[str] = (), **lineage: Any) -> Example:
     """An example with its content id."""
     choices = list(choices)
-    return Example(id=content_id(input, target, choices), input=input, target=target, choices=choices, **lineage)
+    return Example(
+        id=content_id(input, target, choices), input=input, target=target, choices=choices, **lineage
+    )
 
 
 def write_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]]) -> DatasetRef:

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -89,6 +89,26 @@ def iteration_table(iterations: list[dict[str, float]]) -> "Table":
     return table
 
 
+class Run(Protocol):
+    """What a loop needs of the run it belongs to: how stages are run, and where its figures go."""
+
+    iteration: int
+
+    def stage(
+        self, stage: Stage[C, I, R], config: C, inputs: I, *, label: str = "", training: bool = False
+    ) -> R:
+        """The stage's result, computed or found."""
+        ...
+
+    def iterate(self, number: int) -> AbstractContextManager[dict[str, float]]:
+        """One iteration; the mapping takes its metrics."""
+        ...
+
+    def dataset(self, ref: DatasetRef, context: str) -> None:
+        """Record that the run uses a data set."""
+        ...
+
+
 @dataclass
 class FlowRun:
     """One run of a method; `iteration` is the number of the present one, 0 outside the loop."""
@@ -103,7 +123,9 @@ class FlowRun:
     iteration_run_id: str = ""
     results: list[dict[str, float]] = field(default_factory=list)
 
-    def stage(self, stage: Stage[C, I, R], config: C, inputs: I, *, label: str = "", training: bool = False) -> R:
+    def stage(
+        self, stage: Stage[C, I, R], config: C, inputs: I, *, label: str = "", training: bool = False
+    ) -> R:
         """Run a stage as a Prefect task cached by content; `training` gives it an MLflow run of its own."""
         from prefect import task
 

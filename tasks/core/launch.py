@@ -23,6 +23,7 @@ from tasks.core.job import (
     LEFT_BY_AN_ATTEMPT,
     METRICS,
     REQUEST,
+    RUNNING,
     Event,
     EventReader,
     exclusive,
@@ -33,6 +34,17 @@ from tasks.core.job import (
 _POLL_S = 0.2
 _DEATH_S = 30.0
 """How long killed processes may take to vanish; an orphan kills itself within a second."""
+
+_OF_A_RANK = {
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+}
+"""Set by some schedulers; a stage that inherited them would take itself for one of several ranks."""
 
 
 class LaunchConfig(Config):
@@ -77,25 +89,18 @@ def launch(
     memory, for a time-out or an ending without a result. An exception that interrupts the wait, such as
     KeyboardInterrupt, is raised again when the stage has been ended.
     """
-    command = _command(settings, job.absolute())
     job = job.absolute()
+    command = _command(settings, job)
     (job / "out").mkdir(parents=True, exist_ok=True)
     with exclusive(job):
         if not wait_until_idle(job, _DEATH_S):
-            raise StageFailed(
-                stage, f"a process of an earlier attempt still runs in {job}", mend="End it first."
-            )
+            mend = f"`fuser -v {job / RUNNING}` names it: end it, and start again."
+            raise StageFailed(stage, f"a process of an earlier attempt still runs in {job}", mend=mend)
         for name in LEFT_BY_AN_ATTEMPT:
             (job / name).unlink(missing_ok=True)
         total = settings.processes * settings.nodes
-        request = {
-            "stage": stage,
-            "function": function,
-            "processes": total,
-            "config": config,
-            "inputs": inputs,
-        }
-        write_json(job / REQUEST, request)
+        call = {"function": function, "config": config, "inputs": inputs}
+        write_json(job / REQUEST, {"stage": stage, "processes": total, **call})
         events = EventReader(job / METRICS)
         deliver = on_event or _ignore
         running = _start(command, job, settings)
@@ -134,7 +139,8 @@ def _command(settings: LaunchConfig, job: Path) -> list[str] | None:
 
 
 def _start(command: list[str] | None, job: Path, settings: LaunchConfig) -> _Running:
-    environment = {**os.environ, LAUNCHER: this_process(), "PYTHONPATH": python_path()}
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
+    environment |= {LAUNCHER: this_process(), "PYTHONPATH": python_path()}
     if command is None:
         return fork_server().fork(job, environment)
     return Spawned(command, job, environment, settings.processes)

@@ -104,5 +104,8 @@ def four_bit_config(dtype: Any) -> Any:
             mend="pip install 'loopwright[bitsandbytes]', or choose `lora`",
         )
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
     )

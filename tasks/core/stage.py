@@ -46,7 +46,9 @@ class Stage(Generic[C, I, R]):
         material = [self.name, code_digest(self.run.__module__), identity(config), identity(inputs)]
         return sha256(json.dumps(material, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-    def __call__(self, config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Report) -> dict[str, Any]:
+    def __call__(
+        self, config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Report
+    ) -> dict[str, Any]:
         """Run on JSON values, as a process of its own does."""
         result = self.run(self.config.model_validate(config), self.inputs.model_validate(inputs), out, report)
         return result.model_dump(mode="json")
@@ -89,7 +91,9 @@ def compute(
         begun = time.monotonic()
         if stage.own_process:
             values = {"config": config.model_dump(mode="json"), "inputs": inputs.model_dump(mode="json")}
-            result = launch(stage.address, job=work, stage=stage.name, settings=settings, on_event=report, **values)
+            result = launch(
+                stage.address, job=work, stage=stage.name, settings=settings, on_event=report, **values
+            )
         else:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)

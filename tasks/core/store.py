@@ -129,7 +129,9 @@ class Store:
             if (existing := self.find(stage, key)) is not None:
                 self._files.rm(folder, recursive=True)
                 return existing
-            self._write_last(f"{self._folder(stage, key)}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+            self._write_last(
+                f"{self._folder(stage, key)}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()
+            )
         return manifest
 
     def attempt_uri(self, manifest: Manifest) -> str:
@@ -228,7 +230,9 @@ def _mendable(root: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"the disk beneath {root} is full", field="store", mend="free some space, or give another store"
+                f"the disk beneath {root} is full",
+                field="store",
+                mend="free some space, or give another store",
             ) from error
         if error.errno in (errno.EROFS, errno.ENOTDIR):
             raise UserError(

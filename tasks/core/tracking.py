@@ -78,7 +78,9 @@ class Tracking:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        finite = [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
+        finite = [
+            Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)
+        ]
         if finite:
             self.client.log_batch(run_id, metrics=finite)
 

@@ -53,7 +53,7 @@ def _missing(address: str, field: str, files: Any, path: str) -> UserError:
 def _mendable(address: str, field: str) -> Iterator[None]:
     """Turn the refusals of a disk, an object store or a web server into messages that name the mend."""
     from aiohttp import ClientError as WebError
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         yield

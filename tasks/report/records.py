@@ -4,6 +4,7 @@ from pydantic import BaseModel, Field
 
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.evaluate import SplitResult
+from tasks.report.compare import Comparison
 
 
 class IterationRecord(BaseModel):
@@ -26,3 +27,11 @@ class IterationRecord(BaseModel):
     """Rows of tasks.filter.stage.Rejection."""
     counts: dict[str, int] = Field(default_factory=dict)
     """Candidates kept, and rejected by reason."""
+
+
+class LoopRecord(BaseModel):
+    """A whole loop: its iterations, what they are compared with, and why it ended early ("" when it did not)."""
+
+    iterations: list[IterationRecord] = Field(default_factory=list)
+    comparisons: list[Comparison] = Field(default_factory=list)
+    stopped: str = ""

@@ -9,18 +9,23 @@ from tasks.core.flow_run import FlowResult, FlowRun
 from tasks.core.settings import home
 from tasks.core.tracking import flatten
 from tasks.report import stage
-from tasks.report.records import IterationRecord
+from tasks.report.records import LoopRecord
 from tasks.report.stage import ReportConfig, ReportInputs
 
 
-def show_report(run: FlowRun, records: list[IterationRecord], *, stopped: str) -> FlowResult:
+def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
     """Write the report, publish it, and return what the flow returns."""
-    inputs = ReportInputs(iterations=records, stopped=stopped, settings=flatten(run.config.model_dump(mode="json")))
+    inputs = ReportInputs(
+        iterations=record.iterations,
+        comparisons=record.comparisons,
+        stopped=record.stopped,
+        settings=flatten(run.config.model_dump(mode="json")),
+    )
     report = run.stage(stage.STAGE, ReportConfig(method=run.method), inputs, label="report")
     page = Path(report.page)
     run.tracking.artifact(run.run_id, page.parent, "report")
     table_artifact(f"{run.method} iterations", report.table, "What every iteration trained on and reached")
-    last = records[-1]
+    last = record.iterations[-1]
     places = {
         "model": last.model.uri,
         "data": last.train.uri,
@@ -31,11 +36,11 @@ def show_report(run: FlowRun, records: list[IterationRecord], *, stopped: str) -
     text = "\n".join(f"- {name}: `{place}`" for name, place in places.items())
     markdown_artifact(f"{run.method} report", f"MLflow run `{run.run_id}`\n\n{text}", "Where everything is")
     run.tracking.tag(run.run_id, "model.uri", last.model.uri)
-    run.tracking.tag(run.run_id, "stopped", stopped)
+    run.tracking.tag(run.run_id, "stopped", record.stopped)
     return FlowResult(
         flow=run.method,
         status="completed",
-        stopped=stopped,
+        stopped=record.stopped,
         flow_run_id=run.flow_run_id,
         mlflow_run_id=run.run_id,
         iterations=run.results,

@@ -287,6 +287,14 @@ def test_a_progress_bar_takes_one_line_of_the_tail(tmp_path: Path) -> None:
     assert log_tail(tmp_path) == "start\n100%\nend"
 
 
+def test_a_flow_that_is_itself_one_of_several_ranks_launches_whole_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert run("echo", tmp_path)["config"] == {}
+
+
 def test_two_launches_in_one_folder_take_turns(tmp_path: Path) -> None:
     results: list[dict[str, Any]] = []
     threads = [threading.Thread(target=lambda: results.append(run("take_turns", tmp_path))) for _ in range(3)]

@@ -144,6 +144,20 @@ def test_a_new_launch_waits_until_the_orphan_of_an_earlier_one_is_dead(tmp_path:
     orphan.communicate()
 
 
+def test_an_orphan_that_does_not_die_is_named_and_not_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.core.launch._DEATH_S", 0.2)
+    (tmp_path / "out").mkdir()
+    orphan = subprocess.Popen([sys.executable, "-c", ORPHAN, str(tmp_path)], stdout=subprocess.PIPE)
+    assert orphan.stdout is not None
+    orphan.stdout.readline()
+    with pytest.raises(StageFailed, match="an earlier attempt still runs"):
+        run("echo", tmp_path)
+    assert not (tmp_path / "out" / "file.txt").exists()
+    orphan.communicate()
+
+
 def test_a_stage_has_ended_when_its_last_process_has(tmp_path: Path) -> None:
     run("leave_the_group", tmp_path)
     assert (tmp_path / "out" / "ended").exists()

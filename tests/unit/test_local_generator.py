@@ -5,6 +5,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasks.core.errors import UserError
 from tasks.core.generators.base import Completion, Message, Sampling
 from tasks.core.generators.decoding import choose_tokens, compute_prefix, evaluating, plan_batches
-from tasks.core.generators.local import TransformersGenerator
+from tasks.core.generators.local import LOGIT_COST, TransformersGenerator
 from tasks.core.models import render
 from tests.tiny_model import build_tiny_model
 
@@ -330,6 +331,25 @@ def test_log_likelihood_of_several_targets_after_one_prompt(tiny: SimpleNamespac
         assert value == pytest.approx(naive_log_likelihood(tiny, messages, target)[0], abs=1e-4)
 
 
+def test_log_likelihood_of_long_targets_keeps_few_logits_at_a_time(
+    tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    forward = tiny.model.forward
+
+    def recording(**inputs: Any) -> Any:
+        output = forward(**inputs)
+        kept.append(output.logits.shape[0] * output.logits.shape[1])
+        return output
+
+    monkeypatch.setattr(tiny.model, "forward", recording)
+    prompts, targets = [prompt(word) for word in WORDS[:8]], ["music in the kitchen " * 4] * 8
+    results = generator(tiny, max_batch_tokens=1600).log_likelihood(prompts, targets)
+    _, *batches = kept  # the first forward reads the common prefix
+    assert sum(batches) == sum(tokens for _, tokens in results)
+    assert max(batches) <= 1600 / LOGIT_COST
+
+
 def test_a_target_past_the_context_is_the_users_mistake(tiny: SimpleNamespace) -> None:
     with pytest.raises(UserError, match=f"context holds {CONTEXT}"):
         generator(tiny).log_likelihood([prompt("hello")], ["a " * CONTEXT])
@@ -369,12 +389,12 @@ def test_tokens_are_drawn_in_these_shares(sampling: Sampling, expected: list[flo
     assert frequencies(sampling, [0.1, 0.5, 0.15, 0.25]) == expected
 
 
-def test_the_greatest_draw_never_chooses_an_impossible_token() -> None:
+def test_the_least_and_the_greatest_draw_never_choose_an_impossible_token() -> None:
     logits = torch.tensor([[0.0, 1.0, -torch.inf, -torch.inf]])
     greatest = 1 - 2**-53  # rounds to 1 in float32
     assert choose_tokens(logits, Sampling(temperature=1.0), [greatest]).tolist() == [1]
     assert choose_tokens(logits, Sampling(temperature=1.0, top_p=0.99), [greatest]).tolist() == [0]
-    assert choose_tokens(logits, Sampling(temperature=1.0), [0.0]).tolist() == [0]
+    assert choose_tokens(logits.flip(1), Sampling(temperature=1.0), [0.0]).tolist() == [2]
 
 
 @pytest.mark.parametrize("chat", [True, False])

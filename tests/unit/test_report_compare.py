@@ -37,8 +37,8 @@ def test_mcnemar_agrees_with_the_binomial_test(fixed: int, broken: int) -> None:
 
 
 def test_the_interval_is_paired() -> None:
-    """Of 400 rows 40 become right and none wrong. Unpaired, the difference of 50 % and 60 % has an interval of
-    ±6.9 points; paired, its standard error is sqrt(0.1 * 0.9 / 400) = 1.5 points."""
+    """Of 400 rows 40 become right and none wrong. Unpaired, the difference of 50 % and 60 % has an interval
+    of ±6.9 points; paired, its standard error is sqrt(0.1 * 0.9 / 400) = 1.5 points."""
     found = difference(pairs_of([True] * 200 + [False] * 200, [True] * 240 + [False] * 160), 0.95, 3)
     assert found.low == pytest.approx(0.1 - 1.96 * 0.015, abs=0.006)
     assert found.high == pytest.approx(0.1 + 1.96 * 0.015, abs=0.006)

@@ -146,12 +146,15 @@ def test_no_attribute_acts_or_leaves_the_page(evil_page: Parsed) -> None:
             assert name not in ("src", "srcset") or text.startswith("data:image/png;base64,")
 
 
+# fmt: off
 TEXTS = (
-    "seed id, seed input, seed target, choice, kept id, kept input, refused id, refused input, detail, against, "
-    "teacher, error, role, message, student, model uri, baseline, metric, setting, value, test id 2, test input 0, "
-    "test target, prompt of iteration 2, completion of iteration 1, completion of iteration 2, "
-    "answer of iteration 1, finish of iteration 2"
-).split(", ")
+    "seed id", "seed input", "seed target", "choice", "kept id", "kept input", "refused id",
+    "refused input", "detail", "against", "teacher", "error", "role", "message", "student", "model uri",
+    "baseline", "metric", "setting", "value", "test id 2", "test input 0", "test target",
+    "prompt of iteration 2", "completion of iteration 1", "completion of iteration 2",
+    "answer of iteration 1", "finish of iteration 2",
+)
+# fmt: on
 
 
 @pytest.mark.parametrize("label", TEXTS)
@@ -199,6 +202,15 @@ def test_a_reader_without_sight_gets_headers_and_words_for_curves(tmp_path: Path
     assert {f"#{id}" for id in ids} == set(targets)
 
 
+@pytest.mark.parametrize("name", ["$\\frac{1}{$", "_under", "\x00\n", "名前 \u202e \U0001f600", "__"])
+def test_any_name_of_a_baseline_can_stand_in_a_legend(tmp_path: Path, name: str) -> None:
+    inputs = ReportInputs(
+        iterations=small_loop(tmp_path, [[True] * 4]), comparisons=[baseline(tmp_path, [True] * 4, 20, name)]
+    )
+    _, parsed = write(tmp_path / "out", inputs, ReportConfig())
+    assert visible(name) in parsed.bdi
+
+
 def test_text_and_ground_have_a_contrast_of_at_least_four_and_a_half() -> None:
     style = Path(page.__file__).with_name("page.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
@@ -210,8 +222,8 @@ def test_text_and_ground_have_a_contrast_of_at_least_four_and_a_half() -> None:
                 assert contrast(colour[name], colour[ground]) >= 4.5, (name, ground)
         assert contrast(colour["text"], colour["warn"]) >= 4.5
     for colours in (LIGHT, DARK):
-        for colour in (colours.text, colours.main, colours.other, colours.quiet):
-            assert contrast(colour, colours.ground) >= 4.5
+        for drawn in (colours.text, colours.main, colours.other, colours.quiet):
+            assert contrast(drawn, colours.ground) >= 4.5
 
 
 def contrast(one: str, other: str) -> float:

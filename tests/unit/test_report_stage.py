@@ -78,16 +78,16 @@ def test_the_result_has_a_table_for_the_terminal_and_files_beneath_out(two: tupl
     assert result.table[0]["test accuracy"].startswith("40.0% (")
     for path in (result.page, result.csv, *result.curves):
         assert Path(path).is_relative_to(Path(result.page).parent)
-    for path in result.curves:
-        assert Path(path).read_bytes().startswith(b"\x89PNG")
+    for curve in result.curves:
+        assert Path(curve).read_bytes().startswith(b"\x89PNG")
 
 
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     inputs = ReportInputs(
         iterations=small_loop(tmp_path, [FIRST, LAST]), comparisons=[baseline(tmp_path, FIRST, 10)]
     )
-    for name in ("one", "two"):
-        write(tmp_path / name, inputs)
+    for folder in ("one", "two"):
+        write(tmp_path / folder, inputs)
     names = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
     assert len(names) == 7
     for name in names:
@@ -188,8 +188,8 @@ def test_free_answers_with_partial_scores_have_no_classes(tmp_path: Path) -> Non
             value=0.1,
             finish="stop",
         )
-        for n in range(3)
-    ]  # the mean of three times 0.1 is not 0.1 in binary: an interval of no width beside its mean
+        for n in range(12)
+    ]  # their binary sum, divided by twelve, lies below both ends of the bootstrap interval
     loop = small_loop(tmp_path, [FIRST])
     loop[0] = loop[0].model_copy(update={"splits": {"test": split(tmp_path / "free.jsonl", predictions)}})
     _, text = write(tmp_path / "out", ReportInputs(iterations=loop))

@@ -164,9 +164,9 @@ def decode(
 def choose_tokens(logits: "Tensor", sampling: "Sampling", draws: Sequence[float]) -> "Tensor":
     """One token per row of `logits` (rows, vocabulary): the likeliest at temperature 0, otherwise sampled.
 
-    `draws` holds one number in [0, 1) per row, put through the inverse of the cumulative distribution: a row's
-    token depends on nothing but its own logits and draw. The order is temperature, then top-k, then top-p
-    (nucleus sampling, Holtzman et al. 2020), each on what the one before left.
+    `draws` holds one number in [0, 1) per row, put through the inverse of the cumulative distribution: the
+    token of a row depends on nothing but its own logits and draw. The order is temperature, then top-k, then
+    top-p (nucleus sampling, Holtzman et al. 2020), each on what the one before left.
     """
     import torch
 

@@ -1,0 +1,39 @@
+"""How the students of a loop are trained and tested: the same way every time, or comparing them means nothing."""
+
+from dataclasses import dataclass
+
+from tasks import evaluate, sft
+from tasks.core.flow_run import Run
+from tasks.core.references import DatasetRef, ModelRef
+from tasks.evaluate import EvaluationConfig, EvaluationInputs, SplitResult
+from tasks.problems.base import ProblemConfig
+from tasks.sft import TrainingConfig, TrainingInputs, TrainingResult
+
+
+@dataclass(frozen=True)
+class Student:
+    """The base model, the problem, and the settings that every training and test of a loop shares."""
+
+    run: Run
+    base: ModelRef
+    problem: ProblemConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    validation: DatasetRef | None = None
+
+    def train(
+        self, rows: DatasetRef, *, start: ModelRef | None = None, steps: int = 0, label: str = "train"
+    ) -> TrainingResult:
+        """Train from `start` (the base model if None), for `steps` optimizer steps if that is not 0."""
+        training = self.training.model_copy(update={"max_steps": steps}) if steps else self.training
+        inputs = TrainingInputs(
+            model=start or self.base, train=rows, validation=self.validation, problem=self.problem
+        )
+        return self.run.stage(sft.STAGE, training, inputs, label=label, training=True)
+
+    def test(
+        self, model: ModelRef, splits: dict[str, DatasetRef], *, label: str = "evaluate"
+    ) -> dict[str, SplitResult]:
+        """The model's results on data sets, by their names."""
+        inputs = EvaluationInputs(model=model, splits=splits, problem=self.problem)
+        return self.run.stage(evaluate.STAGE, self.evaluation, inputs, label=label).splits
