@@ -1,4 +1,4 @@
-"""The command line: `python -m flows` lists the flows, `python -m flows NAME --config FILE --field=value` runs one."""
+"""The command line: `python -m flows` lists the flows, `python -m flows NAME --field=value` runs one."""
 
 import ast
 import importlib

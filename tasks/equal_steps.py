@@ -10,8 +10,8 @@ from tasks.student import Student
 
 def seed_only_equal_steps(student: Student, *, train: DatasetRef, test: DatasetRef, steps: int) -> Comparison:
     """Train on the seed rows for `steps` optimizer steps and test the student."""
-    trained = student.train(train, steps=steps, label="train baseline")
-    tested = student.test(trained.model, {"test": test}, label="evaluate baseline")["test"]
+    trained = student.train(train, steps=steps, label="train (baseline)")
+    tested = student.test(trained.model, {"test": test}, label="evaluate (baseline)")["test"]
     return Comparison(
         name="seed rows only, equal steps",
         metrics=trained.metrics() | tested.metrics(),

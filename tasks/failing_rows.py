@@ -22,7 +22,7 @@ def judge_by_folds(config: FailuresConfig, student: Student, train: DatasetRef) 
     predictions = []
     folds = student.run.stage(failures.FOLDS, config, FoldsInputs(train=train)).folds
     for number, fold in enumerate(folds, start=1):
-        trained = student.train(fold.train, label=f"train fold {number} of")
-        judged = student.test(trained.model, {"held_out": fold.held_out}, label=f"judge fold {number} of")
+        trained = student.train(fold.train, label=f"train (fold {number})")
+        judged = student.test(trained.model, {"held_out": fold.held_out}, label=f"judge (fold {number})")
         predictions.append(judged["held_out"].predictions)
     return predictions

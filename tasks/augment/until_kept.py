@@ -76,7 +76,7 @@ def augment_until_kept(
                 step=run.iteration,
                 attempt=attempt,
             ),
-            label="augment" if attempt == 0 else f"augment again {attempt}",
+            label=f"augment (attempt {attempt + 1})" if attempt else "augment",
         )
         filtered = run.stage(
             apply.STAGE,
@@ -90,7 +90,7 @@ def augment_until_kept(
                 problem=problem,
                 limit=config.rows,
             ),
-            label="filter" if attempt == 0 else f"filter again {attempt}",
+            label=f"filter (attempt {attempt + 1})" if attempt else "filter",
         )
         kept = filtered.kept
         counts.update(filtered.counts)

@@ -42,26 +42,18 @@ def path_digest(path: Path) -> str:
 
 
 # Modules that move, launch, log or show; what a stage computes does not depend on them.
-_PLUMBING = frozenset(
-    [
-        "artifacts",
-        "child",
-        "command_line",
-        "distributed",
-        "endings",
-        "errors",
-        "flow_run",
-        "forking",
-        "forkserver",
-        "job",
-        "launch",
-        "progress",
-        "settings",
-        "stage",
-        "store",
-        "tracking",
-    ]
-)
+_PLUMBING = {
+    "artifacts",
+    "command_line",
+    "errors",
+    "flow_run",
+    "progress",
+    "settings",
+    "stage",
+    "store",
+    "tracking",
+}
+_PLUMBING |= {"child", "distributed", "endings", "forking", "forkserver", "job", "launch"}
 
 
 @lru_cache

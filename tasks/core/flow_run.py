@@ -130,7 +130,7 @@ class FlowRun:
         from prefect import task
 
         key = stage.key(config, inputs)
-        name = f"{label or stage.name} {self.iteration or ''}".strip()
+        name = (f"iteration {self.iteration}: " if self.iteration else "") + (label or stage.name)
         own_run = self._start_training(name, stage.name, config) if training else ""
         computed: list[str] = []
 

@@ -13,7 +13,10 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"there is no benchmark {unknown[0]}; there are: {', '.join(NAMES)}", file=sys.stderr)
         return 2
-    codes = [subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"]).returncode for name in names or NAMES]
+    codes = [
+        subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"]).returncode
+        for name in names or NAMES
+    ]
     return next((code for code in codes if code), 0)
 
 

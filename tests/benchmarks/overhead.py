@@ -56,7 +56,9 @@ def plain(folder: Path) -> None:
 
     run = PlainRun(folder)
     record = loop(run, planned(read_config(MODEL, "plain", ["--config", CONFIG])))
-    run.stage(STAGE, ReportConfig(), ReportInputs(iterations=record.iterations, comparisons=record.comparisons))
+    run.stage(
+        STAGE, ReportConfig(), ReportInputs(iterations=record.iterations, comparisons=record.comparisons)
+    )
     print(json.dumps({"iterations": run.figures}))
 
 
@@ -81,7 +83,9 @@ def main() -> None:
     flow = [sys.executable, "-m", "flows", "llm2llm", "--config", CONFIG]
     environment = {"LOOPWRIGHT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     try:
-        plain_s, plain_result = timed([sys.executable, "-m", __spec__.name, "plain", str(folder / "plain")], environment)
+        plain_s, plain_result = timed(
+            [sys.executable, "-m", __spec__.name, "plain", str(folder / "plain")], environment
+        )
         flow_s, flow_result = timed(flow, environment)
         before = stages_computed(home)
         rerun_s, rerun_result = timed(flow, environment)
