@@ -81,10 +81,10 @@ def llm2llm(config: LLM2LLMConfig = LLM2LLMConfig()) -> FlowResult:  # noqa: B00
 
 def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
     """The algorithm; `run` decides how its stages are run."""
-    teacher = load_teacher(run, config.teacher)
     data = run.stage(preparing.STAGE, config.data, preparing.inputs(config.data), label="data")
     files = base_model.locate(config.student, "student.model")
     base = run.stage(base_model.STAGE, config.student, files, label="student").model
+    teacher = load_teacher(run, config.teacher)
     student = Student(run, base, data.problem, config.training, config.evaluation, data.validation)
     run.dataset(data.test, "test")
     start, train, record = base, data.train, LoopRecord()

@@ -53,6 +53,8 @@ class FlowResult(BaseModel):
     mlflow_run_id: str
     iterations: list[dict[str, float]]
     metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Figures of what the loop was compared with, by name."""
     model: ModelRef | None
     places: dict[str, str] = Field(default_factory=dict)
     """Where a person looks next: model, data, report, and the commands that open the two UIs."""
@@ -64,6 +66,10 @@ class FlowResult(BaseModel):
         console = Console(width=100, highlight=False)
         with console.capture() as captured:
             console.print(iteration_table(self.iterations))
+            for name, figures in self.baselines.items():
+                console.print(
+                    f"Compared with {name}: {_accuracy(figures)}, {figures['train/steps']:.0f} steps"
+                )
             if self.stopped:
                 console.print(f"Stopped early: {self.stopped}.")
             for name, place in self.places.items():
@@ -80,13 +86,19 @@ def iteration_table(iterations: list[dict[str, float]]) -> "Table":
         "wrong": "data/wrong",
         "generated": "data/generated",
         "kept": "data/kept",
+        "steps": "train/steps",
     }
-    table = Table("iteration", *columns, "test accuracy", title="Iterations")
+    table = Table("iteration", *columns, "test accuracy")
     for number, figures in enumerate(iterations, start=1):
-        accuracy, low, high = (figures.get(f"eval/accuracy{end}", 0.0) for end in ("", "_low", "_high"))
         counts = (f"{figures.get(name, 0):.0f}" for name in columns.values())
-        table.add_row(str(number), *counts, f"{accuracy:.1%} ({low:.1%} to {high:.1%})")
+        table.add_row(str(number), *counts, _accuracy(figures))
     return table
+
+
+def _accuracy(figures: dict[str, float]) -> str:
+    """The accuracy with its interval."""
+    accuracy, low, high = (figures[f"eval/accuracy{end}"] for end in ("", "_low", "_high"))
+    return f"{accuracy:.1%} ({low:.1%} to {high:.1%})"
 
 
 class Run(Protocol):

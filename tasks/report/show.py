@@ -45,6 +45,7 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
         mlflow_run_id=run.run_id,
         iterations=run.results,
         metrics=run.results[-1],
+        baselines={comparison.name: comparison.metrics for comparison in record.comparisons},
         model=last.model,
         places=places,
     )

@@ -202,13 +202,13 @@ def test_a_reader_without_sight_gets_headers_and_words_for_curves(tmp_path: Path
     assert {f"#{id}" for id in ids} == set(targets)
 
 
-@pytest.mark.parametrize("name", ["$\\frac{1}{$", "_under", "\x00\n", "名前 \u202e \U0001f600", "__"])
-def test_any_name_of_a_baseline_can_stand_in_a_legend(tmp_path: Path, name: str) -> None:
-    inputs = ReportInputs(
-        iterations=small_loop(tmp_path, [[True] * 4]), comparisons=[baseline(tmp_path, [True] * 4, 20, name)]
-    )
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_any_name_of_a_baseline_can_stand_in_a_legend(tmp_path: Path) -> None:
+    names = ["$\\frac{1}{$", "_under", "\x00\n", "名前 \u202e \U0001f600", "__"]
+    compared = [baseline(tmp_path, [True] * 4, 20, name) for name in names]
+    inputs = ReportInputs(iterations=small_loop(tmp_path, [[True] * 4]), comparisons=compared)
     _, parsed = write(tmp_path / "out", inputs, ReportConfig())
-    assert visible(name) in parsed.bdi
+    assert [row[0] for row in parsed.rows if len(row) == 9][1:] == [visible(name).strip() for name in names]
 
 
 def test_text_and_ground_have_a_contrast_of_at_least_four_and_a_half() -> None:

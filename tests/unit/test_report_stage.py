@@ -223,11 +223,13 @@ def test_the_teachers_usage_is_summed_per_iteration(tmp_path: Path) -> None:
         exchange(parent, 3, completion_tokens=1500),
         exchange(parent, 0),
         exchange(parent, 1, finish="length"),
+        exchange(parent, 0, text="", finish="error", error="time-out"),
     ]
     loop[0] = loop[0].model_copy(update={"exchanges": [write_rows(tmp_path / "asked.jsonl", asked)]})
     page = Path(write(tmp_path / "out", ReportInputs(iterations=loop))[0].page).read_text(encoding="utf-8")
     # requests, rows read, not answered, unreadable, cut, prompt tokens, tokens written
-    assert parse(page).rows[-1] == ["1", "3", "4", "0", "1", "1", "60", "1,514"]
+    assert parse(page).rows[-1] == ["1", "4", "4", "1", "1", "1", "80", "1,521"]
+    assert "time-out" in parse(page).bdi
 
 
 def test_filter_counts_stand_by_reason_and_leave_out_what_never_occurred(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def compute_prefix(model: Any, prompts: Sequence[list[int]]) -> Prefix:
     return Prefix(length, cache)
 
 
-def read(
+def prefill(
     model: Any, rows: Sequence[list[int]], prefix: Prefix, keep: int
 ) -> tuple["Tensor", "Tensor", "DynamicCache"]:
     """Run the rows, which all begin with `prefix`, through the model in one left-padded batch.
@@ -127,7 +127,7 @@ def decode(
     # Several samples of one prompt share its reading; a row's place is where its prompt stands in the cache.
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     places = [distinct.index(tuple(prompt)) for prompt in prompts]
-    logits, mask, cache = read(model, [list(prompt) for prompt in distinct], prefix, 1)
+    logits, mask, cache = prefill(model, [list(prompt) for prompt in distinct], prefix, 1)
     logits = logits[places, -1]
     positions = mask.sum(1, keepdim=True)
 

@@ -14,7 +14,7 @@ from tasks.core.generators.decoding import (
     decode,
     evaluating,
     plan_batches,
-    read,
+    prefill,
 )
 from tasks.core.models import end_of_turn
 
@@ -109,7 +109,7 @@ class TransformersGenerator:
             for batch in plan_batches(costs, self._batch_size, self._max_batch_tokens):
                 longest = max(len(answers[index]) for index in batch)
                 # The last token predicts nothing and is not read: the last positions predict the answers.
-                logits, _, _ = read(self._model, [rows[index][:-1] for index in batch], prefix, longest)
+                logits, _, _ = prefill(self._model, [rows[index][:-1] for index in batch], prefix, longest)
                 for index, row in zip(batch, logits, strict=True):
                     answer = torch.tensor(answers[index], device=row.device)
                     scores = row[-len(answer) :].float().log_softmax(dim=-1).gather(1, answer[:, None])
