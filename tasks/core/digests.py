@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -61,6 +62,8 @@ def code_digest(module: str) -> str:
     """SHA-256 of a module's code and of every module of this project it imports, directly or not.
 
     Comments, blank lines and formatting do not count; a change in what a stage computes makes a new cache key.
+    A module that is only named in a text ("tasks.problems.numeric:Numeric"), to be imported when it is chosen,
+    counts as imported.
     """
     package = module.split(".")[0]
     seen: dict[str, str] = {}
@@ -80,6 +83,8 @@ def code_digest(module: str) -> str:
             elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
                 submodules = [f"{node.module}.{alias.name}" for alias in node.names]
                 waiting += [node.module, *(name for name in submodules if _is_module(name))]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                waiting += re.findall(rf"^({package}(?:\.\w+)+):\w+$", node.value)
     text = "".join(f"{name}\n{seen[name]}\n" for name in sorted(seen))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -39,13 +39,14 @@ def conclude(job: Path, stage: str, status: int) -> dict[str, Any]:
     if (job / ERROR).exists():
         raise _error_of(json.loads((job / ERROR).read_text(encoding="utf-8")))
     if status == 0:
-        raise StageFailed(stage, "its process ended without a result", log_tail=log_tail(job))
+        raise StageFailed(stage, "its process ended without a result", log_tail=log_tail(job), passing=True)
     if _OUT_OF_MEMORY.search(_end_of(job / LOG)):
         raise StageFailed(stage, "out of memory", log_tail=log_tail(job), mend=LOWER_MEMORY)
     if _killed_from_outside(job, status):
         reason = "its process was killed (SIGKILL), most likely because the machine ran out of memory"
-        raise StageFailed(stage, reason, log_tail=log_tail(job), mend=LOWER_MEMORY)
-    raise StageFailed(stage, f"its process crashed ({_describe(status)})", log_tail=log_tail(job))
+        raise StageFailed(stage, reason, log_tail=log_tail(job), mend=LOWER_MEMORY, passing=True)
+    reason = f"its process crashed ({_describe(status)})"
+    raise StageFailed(stage, reason, log_tail=log_tail(job), passing=True)
 
 
 def log_tail(job: Path) -> str:

@@ -35,10 +35,16 @@ class DamagedArtifact(Exception):
 
 
 class StageFailed(Exception):
-    """A stage's own process ended without a result; carries the tail of its log and, if known, the mend."""
+    """A stage's own process ended without a result; carries the tail of its log and, if known, the mend.
 
-    def __init__(self, stage: str, reason: str, *, log_tail: str = "", mend: str = "") -> None:
+    `passing` is true when another try, which goes on from the last checkpoint, may well succeed.
+    """
+
+    def __init__(
+        self, stage: str, reason: str, *, log_tail: str = "", mend: str = "", passing: bool = False
+    ) -> None:
         self.stage, self.reason, self.log_tail, self.mend = stage, reason, log_tail, mend
+        self.passing = passing
         super().__init__(stage, reason)
 
     def __str__(self) -> str:

@@ -149,7 +149,8 @@ class FlowRun:
         def work() -> dict[str, Any]:
             computed.append(key)
             with self._showing(name, stage.name, own_run) as report:
-                return compute(stage, config, inputs, self.store, self.config.launch, report).result
+                compute(stage, config, inputs, self.store, self.config.launch, report)
+            return {"key": key}
 
         cached_task = task(
             name=stage.name,
@@ -164,7 +165,11 @@ class FlowRun:
             retry_condition_fn=_crashed,
         )(work)
         try:
-            result = stage.result.model_validate(cached_task())
+            cached_task()
+            # From the manifest and not from Prefect's record: it knows where the store lies now.
+            manifest = self.store.find(stage.name, key)
+            assert manifest is not None
+            result = stage.result.model_validate(manifest.result)
         except BaseException:
             if own_run:
                 self.tracking.finish(own_run, "FAILED")
@@ -250,9 +255,9 @@ class FlowRun:
 
 
 def _crashed(task: Any, run: Any, state: Any) -> bool:
-    """Only a crash is worth another try: a user's mistake or a lack of memory comes back the same."""
+    """A user's mistake, a lack of memory or a time-out comes back the same; a crash or a kill need not."""
     failure = state.result(raise_on_failure=False)
-    return isinstance(failure, StageFailed) and not failure.mend
+    return isinstance(failure, StageFailed) and failure.passing
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from tasks.core.references import Reference
 from tasks.core.settings import cache_folder
 
 MANIFEST = "manifest.json"
+_ROOT = "store:"
+"""Stands for the store's root in a manifest, so that a store may be moved or mounted elsewhere."""
 
 
 class File(BaseModel):
@@ -67,9 +69,16 @@ class Store:
         """Raise UserError when nothing can be written here, before any work is done."""
         probe = f"{self.root}/.probe-{uuid.uuid4().hex}"
         with _mendable(self.root):
-            self._files.makedirs(self.root, exist_ok=True)
-            self._files.pipe_file(probe, b"loopwright")
-            self._files.rm_file(probe)
+            try:
+                self._make_folder(self.root)
+                self._files.pipe_file(probe, b"loopwright")
+                self._files.rm_file(probe)
+            except FileNotFoundError as error:
+                raise UserError(
+                    f"{self.root} cannot be written to: {error}",
+                    field="store",
+                    mend="check the spelling; a bucket has to exist",
+                ) from error
 
     def find(self, stage: str, key: str) -> Manifest | None:
         """The manifest of a finished result, or None; a manifest that cannot be read counts as none."""
@@ -79,9 +88,11 @@ class Store:
         except FileNotFoundError:
             return None
         try:
-            return Manifest.model_validate_json(text)
+            manifest = Manifest.model_validate_json(text)
         except ValueError:
             return None
+        manifest.result = _relocate(manifest.result, _ROOT, self.root)
+        return manifest
 
     def verify(self, manifest: Manifest) -> None:
         """Raise DamagedArtifact, naming the file, unless every file of the result is there and whole.
@@ -89,15 +100,17 @@ class Store:
         Local files are hashed; remote ones are compared by size here and hashed when they are fetched.
         """
         folder = self.attempt_uri(manifest)
-        for file in manifest.files:
-            address = f"{folder}/{file.name}"
-            if not self._files.exists(address):
-                raise DamagedArtifact(folder, file.name, "the file is missing")
-            size = self._files.size(address)
-            if size != file.size:
-                raise DamagedArtifact(folder, file.name, f"{size} bytes instead of {file.size}")
-            if not self.remote and file_digest(Path(address)) != file.sha256:
-                raise DamagedArtifact(folder, file.name, "its bytes changed since they were written")
+        with _mendable(self.root):
+            self._files.invalidate_cache()
+            for file in manifest.files:
+                address = f"{folder}/{file.name}"
+                if not self._files.exists(address):
+                    raise DamagedArtifact(folder, file.name, "the file is missing")
+                size = self._files.size(address)
+                if size != file.size:
+                    raise DamagedArtifact(folder, file.name, f"{size} bytes instead of {file.size}")
+                if not self.remote and file_digest(Path(address)) != file.sha256:
+                    raise DamagedArtifact(folder, file.name, "its bytes changed since they were written")
 
     def condemn(self, stage: str, key: str) -> None:
         """Make a result not exist any more (its manifest goes, its files stay for inspection)."""
@@ -120,7 +133,7 @@ class Store:
         moved = _relocate(result, str(out), folder)
         manifest = Manifest(stage=stage, key=key, attempt=attempt, files=files, result=moved)
         with _mendable(self.root):
-            self._files.makedirs(folder, exist_ok=True)
+            self._make_folder(folder)
             if self.remote:
                 for file in files:
                     self._files.put_file(str(out / file.name), f"{folder}/{file.name}")
@@ -129,8 +142,9 @@ class Store:
             if (existing := self.find(stage, key)) is not None:
                 self._files.rm(folder, recursive=True)
                 return existing
+            portable = manifest.model_copy(update={"result": _relocate(moved, self.root, _ROOT)})
             self._write_last(
-                f"{self._folder(stage, key)}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()
+                f"{self._folder(stage, key)}/{MANIFEST}", portable.model_dump_json(indent=1).encode()
             )
         return manifest
 
@@ -147,6 +161,11 @@ class Store:
 
     def _folder(self, stage: str, key: str) -> str:
         return f"{self.root}/{stage}/{key}"
+
+    def _make_folder(self, folder: str) -> None:
+        # S3 has no folders, and s3fs would make the bucket itself, however it is misspelled.
+        if not self.root.startswith("s3"):
+            self._files.makedirs(folder, exist_ok=True)
 
     def _write_last(self, address: str, content: bytes) -> None:
         if self.remote:
@@ -219,9 +238,11 @@ def _link_or_copy(source: str, target: str) -> str:
 @contextmanager
 def _mendable(root: str) -> Iterator[None]:
     """Turn the refusals of a disk or an object store into messages that name the mend."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
     try:
         yield
-    except PermissionError as error:
+    except (PermissionError, NoCredentialsError) as error:
         raise UserError(
             f"no permission to write to {root}: {error}",
             field="store",
@@ -234,8 +255,14 @@ def _mendable(root: str) -> Iterator[None]:
                 field="store",
                 mend="free some space, or give another store",
             ) from error
-        if error.errno in (errno.EROFS, errno.ENOTDIR):
+        if error.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
                 f"{root} cannot be written to: {error.strerror}", field="store", mend="give a folder you own"
             ) from error
         raise
+    except (BotoCoreError, ClientError) as error:
+        raise UserError(
+            f"{root} does not answer: {error}",
+            field="store",
+            mend="check that the object store runs and is reachable (AWS_ENDPOINT_URL)",
+        ) from error
