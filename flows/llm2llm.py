@@ -27,7 +27,7 @@ from tasks.equal_steps import seed_only_equal_steps
 from tasks.evaluate import EvaluationConfig
 from tasks.failing_rows import failing_rows
 from tasks.failures import FailuresConfig
-from tasks.filter.stage import FilterConfig
+from tasks.filter.rules import FilterConfig
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
 from tasks.sft import TrainingConfig

@@ -10,9 +10,9 @@ from tasks.core.examples import read_examples
 from tasks.core.flow_run import Run
 from tasks.core.generators.base import Usage
 from tasks.core.references import DatasetRef
-from tasks.filter import apply
-from tasks.filter.apply import FilterInputs
-from tasks.filter.stage import FilterConfig
+from tasks.filter import stage as filter_stage
+from tasks.filter.stage import FilterInputs
+from tasks.filter.rules import FilterConfig
 from tasks.problems.base import ProblemConfig
 
 
@@ -79,7 +79,7 @@ def augment_until_kept(
             label=f"augment (attempt {attempt + 1})" if attempt else "augment",
         )
         filtered = run.stage(
-            apply.STAGE,
+            filter_stage.STAGE,
             rules,
             FilterInputs(
                 candidates=written.candidates,

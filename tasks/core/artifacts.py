@@ -5,6 +5,13 @@ from typing import Any, cast
 from uuid import UUID
 
 
+def log(text: str) -> None:
+    """A line in the log of the Prefect run around this call."""
+    from prefect.logging import get_run_logger
+
+    get_run_logger().info(text)
+
+
 def progress_artifact(key: str, description: str) -> Callable[[float], None]:
     """A function that takes the per cent done and keeps one progress artifact up to date."""
     from prefect.artifacts import create_progress_artifact, update_progress_artifact

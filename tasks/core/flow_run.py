@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, Field
 
-from tasks.core.artifacts import artifact_key, progress_artifact
+from tasks.core.artifacts import artifact_key, log, progress_artifact
 from tasks.core.config import PLACEMENT, Config
 from tasks.core.errors import StageFailed
 from tasks.core.forking import warm_up
@@ -236,12 +236,14 @@ class FlowRun:
                 figures = {key: value for key, value in event.items() if isinstance(value, float)}
                 self.tracking.metrics(own_run, figures, step=int(event["step"]))
 
+        begun = time.monotonic()
         try:
             yield report
         except BaseException:
             progress.close("failed")
             raise
         progress.close()
+        log(f"{name}: {time.monotonic() - begun:.1f} s")
 
     def _record_storage(self) -> Any:
         """Where Prefect keeps the stages' records: beside the artifacts they describe."""

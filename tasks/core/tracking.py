@@ -21,6 +21,11 @@ from tasks.core.references import DatasetRef
 from tasks.core.settings import default_tracking_uri, home
 
 
+_KIND = {
+    "mlflow.experimentKind": "custom_model_development"
+}  # MLflow opens it on runs and curves, not on traces
+
+
 class TrackingConfig(Config):
     """Where runs are recorded."""
 
@@ -48,7 +53,7 @@ class Tracking:
             self.experiment_id = (
                 experiment.experiment_id
                 if experiment
-                else self.client.create_experiment(config.experiment, artifact_location=place)
+                else self.client.create_experiment(config.experiment, artifact_location=place, tags=_KIND)
             )
         except MlflowException as error:
             raise UserError(

@@ -7,7 +7,7 @@ from typing import Any
 from tasks.core.examples import Example, read_examples, read_records
 from tasks.core.references import DatasetRef
 from tasks.evaluate import Prediction
-from tasks.filter.stage import Rejection
+from tasks.filter.rules import Rejection
 from tasks.report.choice import choose
 from tasks.report.compare import read_predictions
 from tasks.report.lineage import Ancestor, Lineage

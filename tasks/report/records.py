@@ -24,7 +24,7 @@ class IterationRecord(BaseModel):
     """Requests to the teacher and its answers: parent, prompt (messages), text, finish, error, rows."""
     kept: DatasetRef | None = None
     rejected: list[DatasetRef] = Field(default_factory=list)
-    """Rows of tasks.filter.stage.Rejection."""
+    """Rows of tasks.filter.rules.Rejection."""
     counts: dict[str, int] = Field(default_factory=dict)
     """Candidates kept, and rejected by reason."""
 

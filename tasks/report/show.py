@@ -7,6 +7,7 @@ from pathlib import Path
 from tasks.core.artifacts import markdown_artifact, table_artifact
 from tasks.core.flow_run import FlowResult, FlowRun
 from tasks.core.settings import home
+from tasks.core.store import fetch
 from tasks.core.tracking import flatten
 from tasks.report import stage
 from tasks.report.records import LoopRecord
@@ -22,14 +23,13 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
         settings=flatten(run.config.model_dump(mode="json")),
     )
     report = run.stage(stage.STAGE, ReportConfig(method=run.method), inputs, label="report")
-    page = Path(report.page)
-    run.tracking.artifact(run.run_id, page.parent, "report")
+    run.tracking.artifact(run.run_id, fetch(report.folder), "report")
     table_artifact(f"{run.method} iterations", report.table, "What every iteration trained on and reached")
     last = record.iterations[-1]
     places = {
         "model": last.model.uri,
         "data": last.train.uri,
-        "report": str(page),
+        "report": report.page,
         "Prefect": _command("prefect", "server", "start"),
         "MLflow": _command("mlflow", "ui", "--backend-store-uri", run.tracking.uri),
     }

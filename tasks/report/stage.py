@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from tasks.core.config import Config
+from tasks.core.digests import folder_digest
+from tasks.core.references import Reference
 from tasks.core.stage import Report, Stage
 from tasks.evaluate import Prediction, bootstrap_interval
 from tasks.report.cases import read_cases
@@ -56,6 +58,8 @@ class ReportInputs(BaseModel):
 class ReportResult(BaseModel):
     """Where the files are, and the iteration table for a terminal."""
 
+    folder: Reference
+    """All of them."""
     page: str
     csv: str
     curves: list[str]
@@ -104,6 +108,7 @@ def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -
     for path, curve in zip(paths, curves, strict=True):
         path.write_bytes(curve.light)
     return ReportResult(
+        folder=Reference(uri=str(out), digest=folder_digest(out)),
         page=str(out / "report.html"),
         csv=str(out / "iterations.csv"),
         curves=[str(path) for path in paths],

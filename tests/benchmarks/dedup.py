@@ -23,7 +23,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from tasks.core.examples import Example, make_example
 from tasks.core.generators.base import Message
 from tasks.filter.rouge import Match, RougeIndex
-from tasks.filter.stage import FilterConfig, filter_examples
+from tasks.filter.rules import FilterConfig, filter_examples
 from tasks.problems.base import Draft, Problem, ProblemConfig, Score
 
 SEED = 20240322

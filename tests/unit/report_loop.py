@@ -7,7 +7,7 @@ from typing import Any
 from tasks.core.examples import Example, make_example, write_rows
 from tasks.core.references import ModelRef
 from tasks.evaluate import EvaluationConfig, Prediction, SplitResult, summarise
-from tasks.filter.stage import Rejection
+from tasks.filter.rules import Rejection
 from tasks.report.compare import Comparison
 from tasks.report.records import IterationRecord
 

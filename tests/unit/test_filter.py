@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from tasks.core.examples import Example, make_example
 from tasks.core.generators.base import Message
 from tasks.filter.duplicates import normalise
-from tasks.filter.stage import FilterConfig, FilterResult, filter_examples
+from tasks.filter.rules import FilterConfig, FilterResult, filter_examples
 from tasks.problems.base import Draft, Problem, ProblemConfig, Score
 from tasks.problems.classification import Classification
 

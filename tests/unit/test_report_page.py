@@ -8,7 +8,7 @@ import pytest
 from tasks.core.examples import Example, write_rows
 from tasks.core.references import ModelRef
 from tasks.evaluate import Prediction
-from tasks.filter.stage import Rejection
+from tasks.filter.rules import Rejection
 from tasks.report import page
 from tasks.report.compare import Comparison
 from tasks.report.curves import DARK, LIGHT
