@@ -11,8 +11,8 @@ from tasks.core.flow_run import Run
 from tasks.core.generators.base import Usage
 from tasks.core.references import DatasetRef
 from tasks.filter import stage as filter_stage
-from tasks.filter.stage import FilterInputs
 from tasks.filter.rules import FilterConfig
+from tasks.filter.stage import FilterInputs
 from tasks.problems.base import ProblemConfig
 
 

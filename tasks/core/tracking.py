@@ -20,7 +20,6 @@ from tasks.core.errors import UserError
 from tasks.core.references import DatasetRef
 from tasks.core.settings import default_tracking_uri, home
 
-
 _KIND = {
     "mlflow.experimentKind": "custom_model_development"
 }  # MLflow opens it on runs and curves, not on traces
