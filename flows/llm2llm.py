@@ -16,7 +16,8 @@ from pydantic import Field
 
 from tasks import append, base_model, sft
 from tasks.append import AppendInputs
-from tasks.augment.teacher import AugmentConfig, TeacherConfig, load_teacher, locate_teacher
+from tasks.augment.stage import AugmentConfig
+from tasks.augment.teacher import TeacherConfig, load_teacher, locate_teacher
 from tasks.augment.until_kept import Augmented, augment_until_kept
 from tasks.base_model import ModelConfig
 from tasks.core.config import Config

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tasks.augment.teacher import STAGE, AugmentConfig, AugmentInputs, Teacher, wanted
+from tasks.augment.stage import STAGE, AugmentConfig, AugmentInputs, wanted
+from tasks.augment.teacher import Teacher
 from tasks.core.examples import read_examples
 from tasks.core.flow_run import Run
 from tasks.core.generators.base import Usage

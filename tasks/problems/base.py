@@ -47,6 +47,9 @@ class Problem(ABC):
     max_new_tokens: int = 64
     """Longest answer a student needs."""
 
+    turns_system = "Write a new example of the kind that the user names. Every one is different."
+    """The system message of `turns`, unless the configuration has one."""
+
     def __init__(self, config: ProblemConfig) -> None:
         self.config = config
 
@@ -92,3 +95,24 @@ class Problem(ABC):
         `shown` are further examples of the same kind (may be empty), `avoid` inputs it has written already
         and must differ from (may be empty).
         """
+
+    def cue(self, example: Example) -> str:
+        """What a user turn says to get one more row like `example`, where rows are asked for one by one."""
+        return "Another one."
+
+    def read_one(self, text: str, parent: Example) -> list[Draft]:
+        """The row in an answer to a cue: one, or none."""
+        return self.read(text, parent)[:1]
+
+    def turns(self, parent: Example, shown: Sequence[Example], system: str) -> list[Message]:
+        """A chat in which every row shown is a finished exchange, ending with the cue for a row like `parent`.
+
+        A small model continues such a chat far better than it follows a request in words.
+        """
+        messages: list[Message] = [{"role": "system", "content": system or self.turns_system}]
+        for example in [*shown, parent]:
+            messages += [
+                {"role": "user", "content": self.cue(example)},
+                {"role": "assistant", "content": self.show(example)},
+            ]
+        return [*messages, {"role": "user", "content": self.cue(parent)}]

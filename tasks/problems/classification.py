@@ -103,6 +103,26 @@ class Classification(Problem):
             if any(letter.isalnum() for letter in text) and normal_form(text) not in copied
         ]
 
+    def cue(self, example: Example) -> str:
+        """The label in words: AddToPlaylist is "add to playlist"."""
+        spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", example.target)
+        return " ".join(spaced.split()).lower()
+
+    def read_one(self, text: str, parent: Example) -> list[Draft]:
+        """The answer's first line."""
+        line = _unquoted(_LIST_ITEM.sub(r"\1", (text.strip().splitlines() or [""])[0]))
+        fits = any(letter.isalnum() for letter in line) and not line.endswith(":")
+        return [Draft(input=line, target=parent.target)] if fits else []
+
+    def turns(self, parent: Example, shown: Sequence[Example], system: str) -> list[Message]:
+        """Bare texts, without the numbers of a list."""
+        messages = super().turns(parent, shown, system)
+        texts = iter(_one_line(example.input) for example in [*shown, parent])
+        return [
+            {"role": "assistant", "content": next(texts)} if message["role"] == "assistant" else message
+            for message in messages
+        ]
+
     def request(
         self, parent: Example, shown: Sequence[Example], count: int, avoid: Sequence[str]
     ) -> list[Message]:

@@ -51,7 +51,10 @@ def shout(config: ShoutConfig, inputs: ShoutInputs, out: Path, report) -> ShoutR
     while config.hold and Path(config.hold).exists():
         time.sleep(0.02)
     (out / "half").unlink()
-    rows = [row.model_copy(update={"input": row.input.upper() + config.mark}) for row in read_examples(inputs.rows)]
+    rows = [
+        row.model_copy(update={"input": row.input.upper() + config.mark})
+        for row in read_examples(inputs.rows)
+    ]
     return ShoutResult(rows=write_rows(out / "rows.jsonl", rows), left_over=left_over)
 
 

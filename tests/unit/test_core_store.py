@@ -30,7 +30,9 @@ def _out(folder: Path, text="weights") -> Path:
 
 def _publish(store, out):
     model = {"uri": f"{out}/model", "digest": folder_digest(out / "model"), "facts": {}, "base": None}
-    return store.publish("train", KEY, out, {"model": model, "list": [str(out)], "steps": 3, "near": f"{out}x"})
+    return store.publish(
+        "train", KEY, out, {"model": model, "list": [str(out)], "steps": 3, "near": f"{out}x"}
+    )
 
 
 def test_a_published_result_is_found_with_its_references_moved(store, tmp_path):
@@ -40,7 +42,10 @@ def test_a_published_result_is_found_with_its_references_moved(store, tmp_path):
     found = store.find("train", KEY)
     folder = f"{tmp_path}/store/train/{KEY}/{published.attempt}"
     assert found == published
-    assert [(file.name, file.size) for file in found.files] == [("model/deep/weights.bin", 7), ("rows.jsonl", 9)]
+    assert [(file.name, file.size) for file in found.files] == [
+        ("model/deep/weights.bin", 7),
+        ("rows.jsonl", 9),
+    ]
     assert found.result["list"] == [folder]
     assert (found.result["steps"], found.result["near"]) == (3, f"{tmp_path}/outx")
     store.verify(found)
@@ -105,7 +110,9 @@ def test_of_publishers_one_after_the_other_the_first_result_stays(store, tmp_pat
     first = _publish(store, _out(tmp_path / "out"))
     second = _publish(store, _out(tmp_path / "other", "other weights"))
     assert second == first
-    assert [path.name for path in (tmp_path / "store" / "train" / KEY).iterdir() if path.is_dir()] == [first.attempt]
+    assert [path.name for path in (tmp_path / "store" / "train" / KEY).iterdir() if path.is_dir()] == [
+        first.attempt
+    ]
 
 
 def test_publishers_at_once_never_mix_their_files(store, tmp_path):
