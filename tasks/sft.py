@@ -22,6 +22,7 @@ from tasks.core.models import (
     save_model,
 )
 from tasks.core.references import DatasetRef, ModelRef
+from tasks.core.row_order import repeatable
 from tasks.core.stage import Report, Stage
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.load import load_problem
@@ -101,7 +102,7 @@ class TrainingResult(BaseModel):
     steps: int
     rows: int
     loss: float
-    """Mean training loss."""
+    """Mean training loss over all steps."""
     validation_loss: float | None = None
 
     def metrics(self) -> dict[str, float]:
@@ -199,7 +200,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
     )
-    trainer = SFTTrainer(
+    trainer = repeatable(SFTTrainer)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
@@ -208,7 +209,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         peft_config=_adapter(config) if config.method != "full" and not going_on else None,
         callbacks=[_reporting(report)],
     )
-    outcome = trainer.train(resume_from_checkpoint=_newest_whole(checkpoints))
+    trainer.train(resume_from_checkpoint=_newest_whole(checkpoints))
     validation_loss = None
     if validation is not None:
         validation_loss = float(trainer.evaluate()["eval_loss"])
@@ -216,12 +217,14 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
     trained = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.accelerator.is_main_process:
         save_model(trained, tokenizer, folder)
+    # Not what `train` returns: that leaves out the steps before a resume.
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     base = None if config.method == "full" else (inputs.model.base or inputs.model)
     return TrainingResult(
         model=ModelRef(uri=str(folder), digest=folder_digest(folder), base=base, facts=inputs.model.facts),
         steps=int(trainer.state.global_step),
         rows=len(rows),
-        loss=float(outcome.training_loss),
+        loss=sum(losses) / len(losses),
         validation_loss=validation_loss,
     )
 

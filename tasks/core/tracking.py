@@ -7,9 +7,11 @@ runs is local to a thread, and stages run in threads and processes of their own.
 
 import json
 import math
+import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,11 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.errors import UserError
+from tasks.core.job import exclusive
 from tasks.core.references import DatasetRef
 from tasks.core.settings import default_tracking_uri, home
 
-_KIND = {
-    "mlflow.experimentKind": "custom_model_development"
-}  # MLflow opens it on runs and curves, not on traces
+_SQLITE = "sqlite:///"
 
 
 class TrackingConfig(Config):
@@ -42,24 +43,21 @@ class Tracking:
         from mlflow.exceptions import MlflowException
 
         self.uri = config.uri or default_tracking_uri()
-        local = self.uri.startswith("sqlite:///")
-        if local:
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.client = MlflowClient(tracking_uri=self.uri)
-            experiment = self.client.get_experiment_by_name(config.experiment)
-            place = (home() / "mlartifacts").as_uri() if local else None
-            self.experiment_id = (
-                experiment.experiment_id
-                if experiment
-                else self.client.create_experiment(config.experiment, artifact_location=place, tags=_KIND)
-            )
-        except MlflowException as error:
-            raise UserError(
-                f"MLflow at {self.uri} does not answer: {str(error).splitlines()[0]}",
-                field="tracking.uri",
-                mend="start it, correct the address, or leave the field empty for a SQLite file",
-            ) from error
+        _reach(self.uri)
+        local = self.uri.startswith(_SQLITE)
+        place = (home() / "mlartifacts").as_uri() if local else None
+        # Of runs that start at once, one makes the tables of a new file.
+        with exclusive(Path(self.uri.removeprefix(_SQLITE)).parent) if local else nullcontext():
+            try:
+                self.client = MlflowClient(tracking_uri=self.uri)
+                experiment = self.client.get_experiment_by_name(config.experiment)
+                self.experiment_id = (
+                    experiment.experiment_id
+                    if experiment
+                    else self.client.create_experiment(config.experiment, artifact_location=place)
+                )
+            except MlflowException as error:
+                raise _unreachable(self.uri, error) from error
 
     def start(self, name: str, *, parent: str | None = None, tags: Mapping[str, str] | None = None) -> str:
         """Begin a run and return its id."""
@@ -124,6 +122,30 @@ class Tracking:
     def finish(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run_id, status)
+
+
+def _reach(uri: str) -> None:
+    """Open the database or ask the server once: MLflow itself tries again for minutes. Raises UserError."""
+    import httpx
+
+    try:
+        if uri.startswith(_SQLITE):
+            file = Path(uri.removeprefix(_SQLITE))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(file)) as database:
+                database.execute("PRAGMA schema_version")
+        elif uri.startswith(("http://", "https://")):
+            httpx.get(f"{uri.rstrip('/')}/health", timeout=10)
+    except (OSError, sqlite3.Error, httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(uri, error) from error
+
+
+def _unreachable(uri: str, error: Exception) -> UserError:
+    return UserError(
+        f"MLflow at {uri} does not answer: {str(error).partition(chr(10))[0]}",
+        field="tracking.uri",
+        mend="start it, correct the address, or leave the field empty for a SQLite file",
+    )
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

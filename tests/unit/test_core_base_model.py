@@ -1,0 +1,93 @@
+"""Finding a model: what can be had becomes a reference, what cannot is named with its mend before it is loaded."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from tasks import base_model
+from tasks.base_model import EMBEDDED, ModelConfig, locate
+from tasks.core.digests import folder_digest
+from tasks.core.errors import UserError
+
+
+def found(model: Path | str, out: Path):
+    config = ModelConfig(model=str(model))
+    return base_model.run(config, locate(config), out, print)
+
+
+def test_a_folder_is_used_where_it_lies(tiny_model, tmp_path):
+    result = found(tiny_model, tmp_path)
+    assert (result.model.uri, result.model.digest) == (str(tiny_model), folder_digest(tiny_model))
+    weights = load_file(tiny_model / "model.safetensors")
+    assert result.parameters == sum(array.size for array in weights.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_path_becomes_an_absolute_one(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_model.parent)
+    assert found(f"./{tiny_model.name}", tmp_path).model.uri == str(tiny_model)
+
+
+def test_a_changed_file_changes_the_fingerprint(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    before = locate(ModelConfig(model=str(copy)))
+    assert locate(ModelConfig(model=str(copy))) == before
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    assert locate(ModelConfig(model=str(copy))) != before
+
+
+def _without(name):
+    def remove(folder):
+        (folder / name).unlink()
+
+    return remove
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_without("config.json"), "holds no config.json"),
+        (_without("model.safetensors"), "holds no .safetensors"),
+        (shutil.rmtree, "there is no"),
+    ],
+)
+@pytest.mark.parametrize("field", ["student.model", "teacher.model"])
+def test_a_folder_that_is_no_model_is_refused(tiny_model, tmp_path, spoil, message, field):
+    copy = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+    spoil(copy)
+    with pytest.raises(UserError, match=message) as caught:
+        locate(ModelConfig(model=str(copy)), field)
+    assert caught.value.field == field
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UserError, match="is not a model"):
+        locate(ModelConfig(model=str(tmp_path / "notes.txt")))
+
+
+@pytest.mark.parametrize("model", ["nothing", "./nothing/here", "/nothing/at/all", "a/b/c", "missing.gguf"])
+def test_a_model_that_is_not_there_is_refused(model):
+    with pytest.raises(UserError, match="there is no"):
+        locate(ModelConfig(model=model))
+
+
+def test_a_hub_model_without_the_hub_is_refused_with_the_mend():
+    with pytest.raises(UserError, match="reachable on the hub") as caught:
+        locate(ModelConfig(model="someone/some-model"), "teacher.model")
+    assert (caught.value.field, "HF_HUB_OFFLINE" in caught.value.mend) == ("teacher.model", True)
+
+
+@pytest.mark.e2e
+def test_the_model_of_the_install_is_converted_and_knows_the_capital_of_france(tmp_path):
+    from tasks.core.generators.base import Sampling
+    from tasks.core.generators.load import EngineConfig, load_generator
+
+    result = found(EMBEDDED, tmp_path)
+    assert 134e6 < result.parameters < 164e6
+    generator = load_generator(EngineConfig(), result.model)
+    prompt = [{"role": "user", "content": "What is the capital of France?"}]
+    (answer,) = generator.generate([prompt], Sampling(max_new_tokens=16))
+    assert "Paris" in answer.text

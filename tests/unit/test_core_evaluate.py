@@ -1,0 +1,152 @@
+"""Evaluation: figures against hand counts and scipy's bootstrap, and every prediction kept."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tasks import evaluate
+from tasks.core.examples import make_example, read_records, write_rows
+from tasks.core.references import DatasetRef
+from tasks.evaluate import EvaluationConfig, EvaluationInputs, Prediction, bootstrap_interval, summarise
+from tasks.problems.base import ProblemConfig
+
+STORED = DatasetRef(uri="predictions.jsonl", digest="0", rows=0)
+
+
+def prediction(target: str, answer: str | None, value: float | None = None) -> Prediction:
+    value = float(answer == target) if value is None else value
+    return Prediction(
+        id="1", input="", target=target, prompt="", completion="", answer=answer, value=value, finish="stop"
+    )
+
+
+def summary(*predictions: Prediction, **config):
+    return summarise(predictions, STORED, EvaluationConfig(**config))
+
+
+def test_accuracy_and_classes_are_those_counted_by_hand():
+    result = summary(
+        prediction("a", "a"),
+        prediction("a", "b"),
+        prediction("a", "a"),
+        prediction("b", "b"),
+        prediction("b", None),
+        prediction("b", "a"),
+    )
+    assert (result.rows, result.wrong, result.accuracy) == (6, 3, 0.5)
+    rows = [(c.target, c.rows, c.right, c.answered) for c in result.classes]
+    assert rows == [("a", 3, 2, 3), ("b", 3, 1, 2)]
+    assert [(c.recall, c.precision) for c in result.classes] == [(2 / 3, 2 / 3), (1 / 3, 1 / 2)]
+
+
+def test_a_class_that_is_never_answered_has_no_precision():
+    result = summary(*[prediction("a", "b"), prediction("b", "b")] * 2)
+    assert [(c.target, c.recall, c.precision) for c in result.classes] == [("a", 0.0, 0.0), ("b", 1.0, 0.5)]
+
+
+def test_scores_between_right_and_wrong_count_in_part_and_are_wrong():
+    result = summary(prediction("a", "a", 1.0), prediction("b", "b", 0.5))
+    assert (result.accuracy, result.wrong) == (0.75, 1)
+
+
+def test_answers_that_hardly_repeat_are_no_classes():
+    assert summary(*(prediction(str(n), str(n)) for n in range(10))).classes == []
+
+
+def test_no_row_has_no_accuracy_and_no_interval():
+    result = summary()
+    assert (result.rows, result.accuracy, result.low, result.high, result.classes) == (0, 0.0, 0.0, 0.0, [])
+
+
+@pytest.mark.parametrize(("right", "rows", "confidence"), [(30, 100, 0.95), (9, 10, 0.9), (1, 40, 0.99)])
+def test_the_interval_agrees_with_that_of_scipy(right, rows, confidence):
+    from scipy.stats import bootstrap
+
+    values = [1.0] * right + [0.0] * (rows - right)
+    low, high = bootstrap_interval(values, confidence, 4000, seed=1)
+    reference = bootstrap(
+        (np.array(values),),
+        np.mean,
+        n_resamples=4000,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    grain = 1.5 / rows  # the mean of 0/1 values moves in steps of 1 / rows
+    assert (low, high) == (pytest.approx(reference.low, abs=grain), pytest.approx(reference.high, abs=grain))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_equal_values_have_an_interval_of_one_point(value):
+    assert bootstrap_interval([value] * 5, 0.95, 200, seed=0) == (value, value)
+    assert bootstrap_interval([value], 0.95, 200, seed=0) == (value, value)
+
+
+def test_a_seed_decides_the_interval():
+    values = [0.0, 1.0, 1.0, 0.3, 0.7]
+    assert bootstrap_interval(values, 0.8, 100, 3) == bootstrap_interval(values, 0.8, 100, 3)
+    assert bootstrap_interval(values, 0.8, 100, 3) != bootstrap_interval(values, 0.8, 100, 4)
+
+
+PROBLEM = ProblemConfig(name="classification", labels=("music", "weather"))
+TEST = [make_example(text, label) for text, label in (("play jazz", "music"), ("rain?", "weather"))]
+TRAIN = [*TEST, make_example("play jazz now", "music"), make_example("sun " * 40, "weather")]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, tiny_ref):
+    folder = tmp_path_factory.mktemp("evaluate")
+    splits = {
+        "test": write_rows(folder / "test.jsonl", TEST),
+        "train": write_rows(folder / "train.jsonl", TRAIN),
+        "none": write_rows(folder / "none.jsonl", []),
+    }
+    inputs = EvaluationInputs(model=tiny_ref, splits=splits, problem=PROBLEM)
+    events: list[dict] = []
+    result = evaluate.run(EvaluationConfig(likelihood=True), inputs, folder / "out", events.append)
+    return result, events
+
+
+def test_every_row_of_every_split_has_its_prediction_in_order(evaluated):
+    result, events = evaluated
+    records = {name: list(read_records(split.predictions)) for name, split in result.splits.items()}
+    assert {name: [r["id"] for r in rows] for name, rows in records.items()} == {
+        "test": [row.id for row in TEST],
+        "train": [row.id for row in TRAIN],
+        "none": [],
+    }
+    assert {name: split.rows for name, split in result.splits.items()} == {"test": 2, "train": 4, "none": 0}
+    assert records["test"][0]["prompt"] == "system: Answer with one label: music, weather.\nuser: play jazz"
+    assert events[-1]["progress"] == [6, 6]
+
+
+def test_the_same_row_is_answered_the_same_in_two_splits(evaluated):
+    first, second = (list(read_records(evaluated[0].splits[name].predictions)) for name in ("test", "train"))
+    assert [r["completion"] for r in first] == [r["completion"] for r in second[:2]]
+
+
+def test_the_likelihood_of_the_right_answer_is_that_of_its_tokens(evaluated, tiny_ref):
+    import torch
+
+    from tasks.core.models import end_of_turn, load_model, load_tokenizer, render
+    from tasks.problems.load import load_problem
+
+    model, tokenizer = load_model(tiny_ref), load_tokenizer(tiny_ref)
+    for row, record in zip(TRAIN, read_records(evaluated[0].splits["train"].predictions), strict=True):
+        prompt = render(tokenizer, load_problem(PROBLEM).prompt(row))
+        answer = [*tokenizer(row.target)["input_ids"], end_of_turn(tokenizer)]
+        with torch.no_grad():
+            scores = torch.log_softmax(model(torch.tensor([prompt + answer])).logits[0], -1)
+        total = sum(float(scores[len(prompt) - 1 + at, token]) for at, token in enumerate(answer))
+        assert record["logprob"] == pytest.approx(total, abs=1e-3)
+        assert math.isfinite(record["logprob"])
+
+
+def test_the_counts_of_the_classes_add_up_to_the_rows(evaluated):
+    for split in evaluated[0].splits.values():
+        if split.classes:
+            assert sum(c.rows for c in split.classes) == split.rows
+            targets = Counter(r["target"] for r in read_records(split.predictions))
+            assert {c.target: c.rows for c in split.classes} == dict(targets)
