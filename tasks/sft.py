@@ -19,7 +19,7 @@ from tasks.core.models import (
     load_model,
     load_tokenizer,
     render,
-    save_model,
+    tidy_model,
 )
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.row_order import repeatable
@@ -164,6 +164,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         validation = Dataset.from_list(held_out)
 
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time at every allocation
     going_on = inputs.model.base is not None
     model = load_model(
         inputs.model, precision=config.precision, four_bit=config.method == "qlora", train_adapter=going_on
@@ -214,9 +215,10 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
     if validation is not None:
         validation_loss = float(trainer.evaluate()["eval_loss"])
     folder = out / "model"
-    trained = trainer.accelerator.unwrap_model(trainer.model)
+    trainer.save_model(str(folder))  # every process takes part: sharded weights are gathered
     if trainer.accelerator.is_main_process:
-        save_model(trained, tokenizer, folder)
+        tidy_model(folder)
+    trainer.accelerator.wait_for_everyone()
     # Not what `train` returns: that leaves out the steps before a resume.
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     base = None if config.method == "full" else (inputs.model.base or inputs.model)
@@ -280,4 +282,4 @@ def _reporting(report: Report) -> "TrainerCallback":
     return Reporting()
 
 
-STAGE = Stage("sft", run, TrainingConfig, TrainingInputs, TrainingResult, own_process=True)
+STAGE = Stage("sft", run, TrainingConfig, TrainingInputs, TrainingResult, own_process=True, distributed=True)

@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field
 from tasks.augment.teacher import Teacher
 from tasks.core.config import Config
 from tasks.core.examples import Example, make_example, read_examples, write_rows
-from tasks.core.generators.base import Message, Sampling, Usage
+from tasks.core.generators.base import Completion, Message, Sampling, Usage
 from tasks.core.generators.load import load_generator
+from tasks.core.generators.openai_compatible import EndpointFailed
 from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
 from tasks.problems.base import Draft, Problem, ProblemConfig
@@ -94,11 +95,17 @@ def run(config: AugmentConfig, inputs: AugmentInputs, out: Path, report: Report)
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, seed=seed
     )
-    completions = generator.generate(
-        [prompt for _, prompt in requests],
-        sampling,
-        lambda done, total: report({"progress": [done, total], "text": "requests answered"}),
-    )
+    try:
+        completions = generator.generate(
+            [prompt for _, prompt in requests],
+            sampling,
+            lambda done, total: report({"progress": [done, total], "text": "requests answered"}),
+        )
+    except EndpointFailed as failure:
+        if inputs.attempt == 0:
+            raise
+        # The server has answered others: it refuses these rows (a content filter, say), and the loop goes on.
+        completions = [Completion(text="", finish="error", error=str(failure)) for _ in requests]
     candidates: list[Example] = []
     exchanges = []
     for (parent, prompt), completion in zip(requests, completions, strict=True):

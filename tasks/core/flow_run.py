@@ -134,6 +134,8 @@ class FlowRun:
     iteration: int = 0
     iteration_run_id: str = ""
     results: list[dict[str, float]] = field(default_factory=list)
+    iteration_runs: list[str] = field(default_factory=list)
+    """MLflow's runs of the iterations that ended."""
 
     def stage(
         self, stage: Stage[C, I, R], config: C, inputs: I, *, label: str = "", training: bool = False
@@ -196,6 +198,7 @@ class FlowRun:
             self.tracking.metrics(run_id, values, step=number)
         self.tracking.finish(self.iteration_run_id)
         self.results.append(values)
+        self.iteration_runs.append(self.iteration_run_id)
         self.iteration, self.iteration_run_id = 0, ""
 
     def dataset(self, ref: DatasetRef, context: str) -> None:

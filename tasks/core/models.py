@@ -53,12 +53,10 @@ def load_model(
     return model
 
 
-def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Write weights (an adapter's alone, for a PEFT model) as safetensors, and the tokenizer."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    for card in folder.glob("README.md"):
-        card.unlink()  # PEFT's empty model card
+def tidy_model(folder: Path) -> None:
+    """Remove what a trainer leaves beside weights and tokenizer: pickled arguments, PEFT's empty model card."""
+    for name in ("training_args.bin", "README.md"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:

@@ -40,6 +40,8 @@ class Stage(Generic[C, I, R]):
     result: type[R]
     own_process: bool = False
     """True for stages that load a model: they get a process group of their own."""
+    distributed: bool = False
+    """True for trainings, which share the work among all processes of the launch; other stages get one process."""
 
     def key(self, config: C, inputs: I) -> str:
         """The cache key: name, code, configuration and the content of the inputs."""
@@ -89,6 +91,8 @@ def compute(
             return manifest
         out = work / "out"
         begun = time.monotonic()
+        if not stage.distributed:
+            settings = settings.model_copy(update={"processes": 1, "nodes": 1})
         if stage.own_process:
             values = {"config": config.model_dump(mode="json"), "inputs": inputs.model_dump(mode="json")}
             result = launch(

@@ -2,16 +2,20 @@
 
 import shlex
 import sys
+from itertools import islice
 from pathlib import Path
 
 from tasks.core.artifacts import markdown_artifact, table_artifact
+from tasks.core.examples import read_records
 from tasks.core.flow_run import FlowResult, FlowRun
 from tasks.core.settings import home
 from tasks.core.store import fetch
 from tasks.core.tracking import flatten
 from tasks.report import stage
-from tasks.report.records import LoopRecord
+from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.stage import ReportConfig, ReportInputs
+
+MOST_TABLE_ROWS = 500
 
 
 def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
@@ -24,6 +28,8 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
     )
     report = run.stage(stage.STAGE, ReportConfig(method=run.method), inputs, label="report")
     run.tracking.artifact(run.run_id, fetch(report.folder), "report")
+    for run_id, iteration in zip(run.iteration_runs, record.iterations, strict=True):
+        _keep_tables(run, run_id, iteration)
     table_artifact(f"{run.method} iterations", report.table, "What every iteration trained on and reached")
     last = record.iterations[-1]
     places = {
@@ -49,6 +55,19 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
         model=last.model,
         places=places,
     )
+
+
+def _keep_tables(run: FlowRun, run_id: str, iteration: IterationRecord) -> None:
+    """The iteration's answers and new rows as tables that MLflow's page shows; all of them lie in the store."""
+    answers = islice(read_records(iteration.splits["test"].predictions), MOST_TABLE_ROWS)
+    columns = ("input", "target", "completion", "answer", "value")
+    run.tracking.table(
+        run_id, [{name: row[name] for name in columns} for row in answers], "test_predictions.json"
+    )
+    if iteration.kept is not None:
+        kept = islice(read_records(iteration.kept), MOST_TABLE_ROWS)
+        rows = [{name: row[name] for name in ("input", "target", "parent")} for row in kept]
+        run.tracking.table(run_id, rows, "kept_rows.json")
 
 
 def _command(program: str, *arguments: str) -> str:

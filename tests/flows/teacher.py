@@ -6,7 +6,23 @@ from typing import Any
 
 from tests.scripted_server import Reply, completion
 
-WORDS = "amber birch copper delta ember fjord garnet harbor island jasper kettle lagoon meadow nectar orchid".split()
+WORDS = [
+    "amber",
+    "birch",
+    "copper",
+    "delta",
+    "ember",
+    "fjord",
+    "garnet",
+    "harbor",
+    "island",
+    "jasper",
+    "kettle",
+    "lagoon",
+    "meadow",
+    "nectar",
+    "orchid",
+]
 
 
 def sentence(seed: str) -> str:
@@ -24,14 +40,14 @@ def asked_for(request: dict[str, Any]) -> int:
 
 def write_texts(request: dict[str, Any]) -> Reply:
     """As many numbered texts as are asked for."""
-    seed = str(request["messages"])
+    seed = str(request)
     lines = (f"{number}. {sentence(f'{seed} {number}')}" for number in range(1, asked_for(request) + 1))
     return completion("\n".join(lines))
 
 
 def write_sums(request: dict[str, Any]) -> Reply:
     """As many exercises in addition as are asked for, each with its right answer."""
-    seed, exercises = str(request["messages"]), []
+    seed, exercises = str(request), []
     for number in range(1, asked_for(request) + 1):
         digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
         first, second = digest[0], digest[1]
