@@ -50,27 +50,20 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-class _WithoutTraceback(logging.Filter):
-    """Keeps Prefect from printing a traceback for errors whose message says it all."""
+class _UnlessToldByMain(logging.Filter):
+    """Keeps the errors that `main` prints itself out of the terminal; Prefect's own log has them with traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error: Any = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, UserError | StageFailed | DamagedArtifact | KeyboardInterrupt):
-            record.exc_info = None
-            return False  # `main` prints the message
-        return True
+        return not isinstance(error, UserError | StageFailed | DamagedArtifact | KeyboardInterrupt)
 
 
 def _quiet_tracebacks() -> None:
     from prefect.logging.configuration import setup_logging
 
     setup_logging()
-    loggers = [
-        logging.getLogger(name)
-        for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect.extra")
-    ]
-    for handler in {handler for logger in [logging.root, *loggers] for handler in logger.handlers}:
-        handler.addFilter(_WithoutTraceback())
+    for handler in logging.root.handlers:
+        handler.addFilter(_UnlessToldByMain())
 
 
 if __name__ == "__main__":

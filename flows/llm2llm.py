@@ -21,7 +21,7 @@ from tasks.augment.teacher import TeacherConfig, load_teacher, locate_teacher
 from tasks.augment.until_kept import Augmented, augment_until_kept
 from tasks.base_model import ModelConfig
 from tasks.core.config import Config
-from tasks.core.flow_run import FlowConfig, FlowResult, Run, open_run
+from tasks.core.flow_run import FlowConfig, FlowResult, Run, check_run, open_run
 from tasks.data import preparing
 from tasks.data.config import DataConfig
 from tasks.equal_steps import seed_only_equal_steps
@@ -66,6 +66,7 @@ class LLM2LLMConfig(FlowConfig):
 
 def check(config: LLM2LLMConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
+    check_run(config)
     preparing.check(config.data)
     sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
     base_model.locate(config.student, "student.model")

@@ -265,6 +265,13 @@ def _crashed(task: Any, run: Any, state: Any) -> bool:
     return isinstance(failure, StageFailed) and failure.passing
 
 
+def check_run(config: FlowConfig) -> None:
+    """Raise UserError when the store cannot be written to or MLflow does not answer."""
+    Store(config.store or default_store()).check()
+    if "://" in config.tracking.uri and not config.tracking.uri.startswith("sqlite:"):
+        Tracking(config.tracking)
+
+
 @contextmanager
 def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
     """Check the store, begin the MLflow run, and end it with the fate of the block."""

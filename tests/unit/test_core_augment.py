@@ -42,7 +42,7 @@ class Bench:
         self.folder, self.run = folder, PlainRun(folder / "run")
         self.server = None
 
-    def augment(self, script, **config):
+    def augment(self, script, *, pool=POOL, **config):
         with ScriptedServer(script) as self.server:
             endpoint = EndpointConfig(url=self.server.url, model="scripted", backoff_s=0.01, attempts=3)
             return augment_until_kept(
@@ -53,7 +53,7 @@ class Bench:
                 problem=PROBLEM,
                 parents=write_rows(self.folder / "parents.jsonl", PARENTS),
                 train=write_rows(self.folder / "train.jsonl", POOL),
-                pool=write_rows(self.folder / "pool.jsonl", POOL),
+                pool=write_rows(self.folder / "pool.jsonl", pool),
                 test=write_rows(self.folder / "test.jsonl", TEST),
             )
 
@@ -203,16 +203,12 @@ def test_a_request_that_fails_for_good_costs_its_rows_alone(bench):
 
 
 def test_the_same_seed_asks_the_same_and_another_one_shows_other_rows(tmp_path):
+    pool = [make_example(f"song number {number}", "music") for number in range(20)]
+
     def prompts(name, seed):
+        (tmp_path / name).mkdir()
         bench = Bench(tmp_path / name)
-        bench.folder.mkdir()
-        pool = [make_example(f"song number {n}", "music") for n in range(20)]
-        POOL_BEFORE = POOL.copy()
-        POOL.extend(pool)
-        try:
-            bench.augment(write_texts, shown=3, seed=seed)
-        finally:
-            POOL[:] = POOL_BEFORE
+        bench.augment(write_texts, pool=pool, shown=3, seed=seed)
         return sorted(str(request.json["messages"]) for request in bench.server.requests)
 
     assert prompts("a", 1) == prompts("b", 1)
