@@ -1,5 +1,6 @@
 """Loading and saving models: full weights or base + adapter, in the dtype the machine can compute with."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,9 +55,15 @@ def load_model(
 
 
 def tidy_model(folder: Path) -> None:
-    """Remove what a trainer leaves beside weights and tokenizer: pickled arguments, PEFT's empty model card."""
+    """Make equal models equal files: sort the adapter's modules, which PEFT writes in the random order of a set, and
+    remove what a trainer leaves beside weights and tokenizer (pickled arguments, PEFT's empty model card)."""
     for name in ("training_args.bin", "README.md"):
         (folder / name).unlink(missing_ok=True)
+    adapter = folder / "adapter_config.json"
+    if adapter.exists():
+        values = json.loads(adapter.read_text(encoding="utf-8"))
+        values["target_modules"] = sorted(values["target_modules"])
+        adapter.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:

@@ -94,7 +94,8 @@ def test_mlflow_holds_a_run_per_flow_iteration_and_training(finished, client):
     assert run.data.tags["prefect.flow_run_id"] == result["flow_run_id"]
     assert [child.info.run_name for child in iterations] == ["iteration 1", "iteration 2"]
     assert [[child.data.tags["stage"] for child in group] for group in trainings] == [["sft"], ["sft"]]
-    assert {child.info.status for child in [run, *iterations, *sum(trainings, [])]} == {"FINISHED"}
+    family = [run, *iterations, *(child for group in trainings for child in group)]
+    assert {member.info.status for member in family} == {"FINISHED"}
     accuracies = [figures["eval/accuracy"] for figures in result["iterations"]]
     assert [child.data.metrics["eval/accuracy"] for child in iterations] == accuracies
     history = client.get_metric_history(run.info.run_id, "eval/accuracy")

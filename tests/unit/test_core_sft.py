@@ -1,5 +1,6 @@
 """Supervised fine-tuning of a tiny model: what the loss sees, which weights move, and that a seed decides the rest."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,8 @@ def test_lora_trains_an_adapter_and_leaves_the_base_alone(bench, tiny_model):
     assert min(moved.values()) > 0
     assert {value.shape[0] for name, value in adapter.items() if "lora_A" in name} == {4}
     assert folder_digest(Path(result.model.uri)) == result.model.digest
+    modules = json.loads((Path(result.model.uri) / "adapter_config.json").read_text())["target_modules"]
+    assert modules == sorted(modules)  # PEFT's own order is another one in every process
     assert (result.steps, result.rows) == (3, 5)
 
 
