@@ -29,6 +29,7 @@ from tasks.evaluate import EvaluationConfig
 from tasks.failing_rows import failing_rows
 from tasks.failures import FailuresConfig
 from tasks.filter.rules import FilterConfig
+from tasks.judges import JudgesConfig, train_judges
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
 from tasks.sft import TrainingConfig
@@ -60,6 +61,8 @@ class LLM2LLMConfig(FlowConfig):
     """Which rows count as failed."""
     augment: AugmentConfig = AugmentConfig()
     """How the teacher is asked."""
+    judges: JudgesConfig = JudgesConfig()
+    """Students that judge those rows, so that the filter can choose the best."""
     filter: FilterConfig = FilterConfig()
     """Which of its rows are kept."""
 
@@ -88,6 +91,7 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
     base = run.stage(base_model.STAGE, config.student, files, label="student").model
     teacher = load_teacher(run, config.teacher)
     student = Student(run, base, data.problem, config.training, config.evaluation, data.validation)
+    judges = train_judges(config.judges, student, data.train) if config.iterations > 1 else []
     run.dataset(data.test, "test")
     start, train, record = base, data.train, LoopRecord()
     for number in range(1, config.iterations + 1):
@@ -101,11 +105,11 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
             new = Augmented()
             if failed.failures.rows and not last:
                 new = augment_until_kept(
-                    run,
+                    student,
                     config.augment,
                     config.filter,
                     teacher=teacher,
-                    problem=data.problem,
+                    judges=judges,
                     parents=failed.failures,
                     train=train,
                     pool=data.train,

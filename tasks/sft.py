@@ -164,7 +164,9 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         validation = Dataset.from_list(held_out)
 
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time at every allocation
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # a debugging aid that costs time at every allocation
+    )
     going_on = inputs.model.base is not None
     model = load_model(
         inputs.model, precision=config.precision, four_bit=config.method == "qlora", train_adapter=going_on

@@ -22,18 +22,32 @@ class Student:
     validation: DatasetRef | None = None
 
     def train(
-        self, rows: DatasetRef, *, start: ModelRef | None = None, steps: int = 0, label: str = "train"
+        self,
+        rows: DatasetRef,
+        *,
+        start: ModelRef | None = None,
+        steps: int = 0,
+        seed: int | None = None,
+        label: str = "train",
     ) -> TrainingResult:
         """Train from `start` (the base model if None), for `steps` optimizer steps if that is not 0."""
-        training = self.training.model_copy(update={"max_steps": steps}) if steps else self.training
+        changes = ({"max_steps": steps} if steps else {}) | ({"seed": seed} if seed is not None else {})
+        training = self.training.model_copy(update=changes)
         inputs = TrainingInputs(
             model=start or self.base, train=rows, validation=self.validation, problem=self.problem
         )
         return self.run.stage(sft.STAGE, training, inputs, label=label, training=True)
 
     def test(
-        self, model: ModelRef, splits: dict[str, DatasetRef], *, label: str = "evaluate"
+        self,
+        model: ModelRef,
+        splits: dict[str, DatasetRef],
+        *,
+        likelihood: bool = False,
+        label: str = "evaluate",
     ) -> dict[str, SplitResult]:
-        """The model's results on data sets, by their names."""
+        """The model's results on data sets, by their names; `likelihood` records the right answers' probability."""
+        changes = {"likelihood": True} if likelihood else {}
+        evaluation = self.evaluation.model_copy(update=changes)
         inputs = EvaluationInputs(model=model, splits=splits, problem=self.problem)
-        return self.run.stage(evaluate.STAGE, self.evaluation, inputs, label=label).splits
+        return self.run.stage(evaluate.STAGE, evaluation, inputs, label=label).splits

@@ -1,5 +1,6 @@
 """Stage: a teacher writes new rows from the rows a student got wrong (one attempt)."""
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ class AugmentConfig(Config):
 
     rows: int = Field(1, ge=1, le=1000)
     """New rows wanted from every failed row, per iteration."""
+    oversample: float = Field(1.0, ge=1.0, le=20.0)
+    """Ask for so many times the rows that are wanted, so that the filter, and the judges, have a choice."""
     attempts: int = Field(4, ge=1, le=100)
     """How often the teacher is asked again for rows that the filter rejected; then the shortfall is reported."""
     form: Literal["request", "turns"] = "request"
@@ -139,7 +142,7 @@ def plan_requests(
     missing = wanted(parents, kept, config.rows)
     requests: list[tuple[Example, list[Message]]] = []
     for parent in parents:
-        left = missing.get(parent.id, 0)
+        left = math.ceil(config.oversample * missing.get(parent.id, 0))
         written = [row for row in kept if row.parent == parent.id] if inputs.attempt % 2 else []
         if config.form == "turns" and left:
             left += inputs.attempt

@@ -8,13 +8,13 @@ from pydantic import BaseModel
 from tasks.augment.stage import STAGE, AugmentConfig, AugmentInputs, wanted
 from tasks.augment.teacher import Teacher
 from tasks.core.examples import read_examples
-from tasks.core.flow_run import Run
 from tasks.core.generators.base import Usage
-from tasks.core.references import DatasetRef
+from tasks.core.references import DatasetRef, ModelRef
 from tasks.filter import stage as filter_stage
 from tasks.filter.rules import FilterConfig
 from tasks.filter.stage import FilterInputs
-from tasks.problems.base import ProblemConfig
+from tasks.judges import judge
+from tasks.student import Student
 
 
 class Augmented(BaseModel):
@@ -49,18 +49,19 @@ class Augmented(BaseModel):
 
 
 def augment_until_kept(
-    run: Run,
+    student: Student,
     config: AugmentConfig,
     rules: FilterConfig,
     *,
     teacher: Teacher,
-    problem: ProblemConfig,
+    judges: list[ModelRef],
     parents: DatasetRef,
     train: DatasetRef,
     pool: DatasetRef,
     test: DatasetRef,
 ) -> Augmented:
     """The published loop with a bound: what is still missing after `config.attempts` is reported, not awaited."""
+    run, problem = student.run, student.problem
     kept: DatasetRef | None = None
     counts: Counter[str] = Counter()
     total = Augmented()
@@ -79,6 +80,7 @@ def augment_until_kept(
             ),
             label=f"augment (attempt {attempt + 1})" if attempt else "augment",
         )
+        judgements = judge(student, judges, written.candidates, attempt)
         filtered = run.stage(
             filter_stage.STAGE,
             rules,
@@ -89,6 +91,7 @@ def augment_until_kept(
                 known=train,
                 test=test,
                 problem=problem,
+                judgements=judgements,
                 limit=config.rows,
             ),
             label=f"filter (attempt {attempt + 1})" if attempt else "filter",

@@ -14,7 +14,7 @@ from tasks.filter.rouge import RougeIndex
 from tasks.problems.base import Problem
 
 Reason = Literal[
-    "label", "malformed", "length", "contamination", "exact_duplicate", "near_duplicate", "rouge"
+    "label", "malformed", "length", "contamination", "exact_duplicate", "near_duplicate", "rouge", "judged"
 ]
 
 
@@ -29,6 +29,9 @@ class FilterConfig(Config):
     contamination: float = Field(0.8, gt=0.0, le=1.0)
     """Reject above this ROUGE-L F1 with a test row; 1 rejects equal rows only. At 0.8 one word may differ in
     six; of the rows people wrote for training it takes 1.4 % in SNIPS and 0.04 % in GSM8K."""
+    judged_share: float = Field(0.6, gt=0.0, le=1.0)
+    """Where there are judges: of the rows of a class that pass all rules, keep this share, those whose answer the
+    judges find likeliest."""
     min_characters: int = Field(1, ge=1)
     """Shortest input and shortest target kept, in characters."""
     max_characters: int = Field(20_000, ge=1)

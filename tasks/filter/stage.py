@@ -3,12 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from tasks.core.examples import Example, read_examples, write_rows
+from tasks.core.examples import Example, read_examples, read_records, write_rows
 from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
-from tasks.filter.rules import FilterConfig, filter_examples
+from tasks.filter.judged import choose_likeliest, mean_probability
+from tasks.filter.rules import FilterConfig, Rejection, filter_examples
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
 
@@ -25,6 +26,8 @@ class FilterInputs(BaseModel):
     """All training rows."""
     test: DatasetRef
     problem: ProblemConfig
+    judgements: list[DatasetRef] = Field(default_factory=list)
+    """Predictions of the judges on the candidates."""
     limit: int
     """Most rows kept per parent."""
 
@@ -38,7 +41,7 @@ class FilterStageResult(BaseModel):
 
 
 def run(config: FilterConfig, inputs: FilterInputs, out: Path, report: Report) -> FilterStageResult:
-    """Filter; of one parent's rows no more than `limit` are kept, the first ones."""
+    """Filter; of one parent's rows no more than `limit` are kept: the likeliest, or without judges the first ones."""
     kept = read_examples(inputs.kept) if inputs.kept else []
     outcome = filter_examples(
         config,
@@ -49,16 +52,20 @@ def run(config: FilterConfig, inputs: FilterInputs, out: Path, report: Report) -
         test=read_examples(inputs.test),
         problem=load_problem(inputs.problem),
     )
+    passed, judged = outcome.kept, list[Rejection]()
+    if inputs.judgements:
+        answers = [{row["id"]: row["logprob"] for row in read_records(ref)} for ref in inputs.judgements]
+        passed, judged = choose_likeliest(passed, mean_probability(answers), config.judged_share)
     per_parent = Counter(row.parent for row in kept)
     taken: list[Example] = []
-    for row in outcome.kept:
+    for row in passed:
         if per_parent[row.parent] < inputs.limit:
             per_parent[row.parent] += 1
             taken.append(row)
-    counts = outcome.counts | {"kept": len(taken), "surplus": len(outcome.kept) - len(taken)}
+    counts = outcome.counts | {"kept": len(taken), "judged": len(judged), "surplus": len(passed) - len(taken)}
     return FilterStageResult(
         kept=write_rows(out / "kept.jsonl", [*kept, *taken]),
-        rejected=write_rows(out / "rejected.jsonl", outcome.rejected),
+        rejected=write_rows(out / "rejected.jsonl", [*outcome.rejected, *judged]),
         counts=counts,
     )
 

@@ -29,6 +29,7 @@ REASONS = {
     "exact_duplicate": "equal to a training row but for case, punctuation and spaces",
     "near_duplicate": "too close to a training row of any iteration",
     "rouge": "too close to a failed row or to a row kept in this iteration",
+    "judged": "the judges find the answer of other rows of its class likelier",
     "surplus": "passed, but its failed row had all the rows it needs",
 }
 """Why a row was not kept, in the order in which the rules are applied."""

@@ -1,0 +1,36 @@
+"""The choice among rows that pass all rules: those whose answer the judges find likeliest."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tasks.core.examples import Example
+from tasks.filter.rules import Rejection
+
+
+def mean_probability(judgements: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The answers' mean probability over judges, by row id, from each judge's log-probabilities."""
+    return {
+        row: sum(math.exp(judgement[row]) for judgement in judgements) / len(judgements)
+        for row in judgements[0]
+    }
+
+
+def choose_likeliest(
+    rows: Sequence[Example], probability: dict[str, float], share: float
+) -> tuple[list[Example], list[Rejection]]:
+    """Keep the `share` of every target's rows (at least one) with the highest probability, likeliest first.
+
+    Target by target: over all rows together the classes that judges know best would crowd out the others.
+    """
+    by_target: dict[str, list[Example]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (-probability[row.id], row.id)):
+        by_target[row.target].append(row)
+    chosen = {row.id for mates in by_target.values() for row in mates[: max(1, round(share * len(mates)))]}
+    ranked = [row for mates in by_target.values() for row in mates if row.id in chosen]
+    rejected = [
+        Rejection(example=row, reason="judged", detail=f"mean probability {probability[row.id]:.2f}")
+        for row in rows
+        if row.id not in chosen
+    ]
+    return ranked, rejected
