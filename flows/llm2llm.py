@@ -18,7 +18,7 @@ from tasks import append, base_model, sft
 from tasks.append import AppendInputs
 from tasks.augment.stage import AugmentConfig
 from tasks.augment.teacher import TeacherConfig, load_teacher, locate_teacher
-from tasks.augment.until_kept import Augmented, augment_until_kept
+from tasks.augment.until_kept import Augmentation, Augmented
 from tasks.base_model import ModelConfig
 from tasks.core.config import Config
 from tasks.core.flow_run import FlowConfig, FlowResult, Run, check_run, open_run
@@ -34,6 +34,8 @@ from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
 from tasks.sft import TrainingConfig
 from tasks.student import Student
+
+NOTHING_WRONG, NOTHING_NEW = "nothing is wrong any more", "the teacher brought nothing new"
 
 
 class LLM2LLMConfig(FlowConfig):
@@ -52,7 +54,7 @@ class LLM2LLMConfig(FlowConfig):
     schedule: Literal["iterative", "one_shot"] = "iterative"
     """Augment after every iteration (published), or once, with the rows of all iterations together."""
     equal_steps: bool = True
-    """Also train on the seed rows alone for the last iteration's number of steps: the fair comparison."""
+    """Also train on the seed rows alone for as many steps as the last student had: the fair comparison."""
     training: TrainingConfig = TrainingConfig()
     """How the student is trained."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -92,6 +94,9 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
     teacher = load_teacher(run, config.teacher)
     student = Student(run, base, data.problem, config.training, config.evaluation, data.validation)
     judges = train_judges(config.judges, student, data.train) if config.iterations > 1 else []
+    augmentation = Augmentation(
+        student, config.augment, config.filter, teacher, pool=data.train, test=data.test, judges=judges
+    )
     run.dataset(data.test, "test")
     start, train, record = base, data.train, LoopRecord()
     for number in range(1, config.iterations + 1):
@@ -102,47 +107,27 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
             tested = student.test(trained.model, {"test": data.test, "train": train})
             answers = tested["train"].predictions
             failed = failing_rows(config.failures, student, train=train, answers=answers, last=last)
-            new = Augmented()
-            if failed.failures.rows and not last:
-                new = augment_until_kept(
-                    student,
-                    config.augment,
-                    config.filter,
-                    teacher=teacher,
-                    judges=judges,
-                    parents=failed.failures,
-                    train=train,
-                    pool=data.train,
-                    test=data.test,
-                )
+            new = Augmented() if last else augmentation.until_kept(failed.failures, train)
             metrics |= trained.metrics() | tested["test"].metrics() | new.metrics()
             metrics |= {"data/train_rows": train.rows, "data/wrong": failed.wrong}
-        record.iterations.append(
-            IterationRecord(
-                number=number,
-                metrics=metrics,
-                model=trained.model,
-                train=train,
-                splits=tested,
-                failures=failed.failures,
-                **new.parts(),
-            )
-        )
+        facts = {
+            "number": number,
+            "metrics": metrics,
+            "model": trained.model,
+            "train": train,
+            "splits": tested,
+        }
+        record.iterations.append(IterationRecord(**facts, failures=failed.failures, **new.parts()))
         if last:
             break
         if new.kept is None or not new.kept.rows:
-            nothing_wrong = not failed.failures.rows
-            record.stopped = (
-                "nothing is wrong any more" if nothing_wrong else "the teacher brought nothing new"
-            )
+            record.stopped = NOTHING_NEW if failed.failures.rows else NOTHING_WRONG
             break
         train = run.stage(append.STAGE, Config(), AppendInputs(parts=[train, new.kept])).joined
         start = trained.model if config.start == "continue" else base
     if config.equal_steps and len(record.iterations) > 1:
-        steps = trained.steps
-        record.comparisons.append(
-            seed_only_equal_steps(student, train=data.train, test=data.test, steps=steps)
-        )
+        fair = seed_only_equal_steps(student, train=data.train, test=data.test, steps=trained.steps)
+        record.comparisons.append(fair)
     return record
 
 

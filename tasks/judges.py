@@ -4,6 +4,8 @@ A small teacher strays from the class it was asked for. Judges have not seen its
 choices, so that a row they agree on is rarely one of the strays.
 """
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from tasks.core.config import Config
@@ -31,7 +33,9 @@ def train_judges(config: JudgesConfig, student: Student, seed_rows: DatasetRef) 
     ]
 
 
-def judge(student: Student, judges: list[ModelRef], candidates: DatasetRef, attempt: int) -> list[DatasetRef]:
+def judge(
+    student: Student, judges: Sequence[ModelRef], candidates: DatasetRef, attempt: int
+) -> list[DatasetRef]:
     """Every judge's predictions on the candidates, with the log-probability of the answer each came with."""
     if not candidates.rows:
         return []

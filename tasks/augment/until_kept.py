@@ -1,6 +1,8 @@
 """Ask the teacher and filter, until every failed row has its new rows or the attempts are used up."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -48,69 +50,78 @@ class Augmented(BaseModel):
         return {name: getattr(self, name) for name in ("exchanges", "kept", "rejected", "counts")}
 
 
-def augment_until_kept(
-    student: Student,
-    config: AugmentConfig,
-    rules: FilterConfig,
-    *,
-    teacher: Teacher,
-    judges: list[ModelRef],
-    parents: DatasetRef,
-    train: DatasetRef,
-    pool: DatasetRef,
-    test: DatasetRef,
-) -> Augmented:
-    """The published loop with a bound: what is still missing after `config.attempts` is reported, not awaited."""
-    run, problem = student.run, student.problem
-    kept: DatasetRef | None = None
-    counts: Counter[str] = Counter()
-    total = Augmented()
-    for attempt in range(config.attempts):
-        written = run.stage(
-            STAGE,
-            config,
-            AugmentInputs(
-                teacher=teacher,
-                problem=problem,
-                parents=parents,
-                pool=pool,
+@dataclass(frozen=True)
+class Augmentation:
+    """Who writes, who judges, and by which rules rows are kept: the same in every iteration of a loop.
+
+    `pool` holds rows that a teacher may be shown, `test` the rows that no kept row may repeat.
+    """
+
+    student: Student
+    config: AugmentConfig
+    rules: FilterConfig
+    teacher: Teacher
+    pool: DatasetRef
+    test: DatasetRef
+    judges: Sequence[ModelRef] = ()
+
+    def until_kept(self, parents: DatasetRef, train: DatasetRef) -> Augmented:
+        """New rows from each of `parents`, filtered against the training data so far.
+
+        The published loop with a bound: what is missing after `config.attempts` is reported, not awaited.
+        """
+        run, problem = self.student.run, self.student.problem
+        total = Augmented()
+        if not parents.rows:
+            return total
+        kept: DatasetRef | None = None
+        counts: Counter[str] = Counter()
+        for attempt in range(self.config.attempts):
+            written = run.stage(
+                STAGE,
+                self.config,
+                AugmentInputs(
+                    teacher=self.teacher,
+                    problem=problem,
+                    parents=parents,
+                    pool=self.pool,
+                    kept=kept,
+                    step=run.iteration,
+                    attempt=attempt,
+                ),
+                label=f"augment (attempt {attempt + 1})" if attempt else "augment",
+            )
+            judgements = judge(self.student, self.judges, written.candidates, attempt)
+            filtered = run.stage(
+                filter_stage.STAGE,
+                self.rules,
+                FilterInputs(
+                    candidates=written.candidates,
+                    wrong=parents,
+                    kept=kept,
+                    known=train,
+                    test=self.test,
+                    problem=problem,
+                    judgements=judgements,
+                    limit=self.config.rows,
+                ),
+                label=f"filter (attempt {attempt + 1})" if attempt else "filter",
+            )
+            kept = filtered.kept
+            counts.update(filtered.counts)
+            usage = {
+                name: getattr(total.usage, name) + getattr(written.usage, name) for name in Usage.model_fields
+            }
+            shortfall = sum(wanted(read_examples(parents), read_examples(kept), self.config.rows).values())
+            total = Augmented(
                 kept=kept,
-                step=run.iteration,
-                attempt=attempt,
-            ),
-            label=f"augment (attempt {attempt + 1})" if attempt else "augment",
-        )
-        judgements = judge(student, judges, written.candidates, attempt)
-        filtered = run.stage(
-            filter_stage.STAGE,
-            rules,
-            FilterInputs(
-                candidates=written.candidates,
-                wrong=parents,
-                kept=kept,
-                known=train,
-                test=test,
-                problem=problem,
-                judgements=judgements,
-                limit=config.rows,
-            ),
-            label=f"filter (attempt {attempt + 1})" if attempt else "filter",
-        )
-        kept = filtered.kept
-        counts.update(filtered.counts)
-        usage = {
-            name: getattr(total.usage, name) + getattr(written.usage, name) for name in Usage.model_fields
-        }
-        shortfall = sum(wanted(read_examples(parents), read_examples(kept), config.rows).values())
-        total = Augmented(
-            kept=kept,
-            generated=total.generated + written.candidates.rows,
-            counts=dict(counts),
-            shortfall=shortfall,
-            usage=Usage(**usage),
-            exchanges=[*total.exchanges, written.exchanges],
-            rejected=[*total.rejected, filtered.rejected],
-        )
-        if not shortfall:
-            break
-    return total
+                generated=total.generated + written.candidates.rows,
+                counts=dict(counts),
+                shortfall=shortfall,
+                usage=Usage(**usage),
+                exchanges=[*total.exchanges, written.exchanges],
+                rejected=[*total.rejected, filtered.rejected],
+            )
+            if not shortfall:
+                break
+        return total

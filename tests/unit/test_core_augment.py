@@ -6,13 +6,17 @@ import pytest
 
 from tasks.augment.stage import AugmentConfig
 from tasks.augment.teacher import Teacher, TeacherConfig, locate_teacher
-from tasks.augment.until_kept import augment_until_kept
+from tasks.augment.until_kept import Augmentation
 from tasks.core.errors import UserError
 from tasks.core.examples import make_example, read_examples, read_records, write_rows
 from tasks.core.generators.load import EngineConfig
 from tasks.core.generators.openai_compatible import EndpointConfig
+from tasks.core.references import ModelRef
+from tasks.evaluate import EvaluationConfig
 from tasks.filter.rules import FilterConfig
 from tasks.problems.base import ProblemConfig
+from tasks.sft import TrainingConfig
+from tasks.student import Student
 from tests.flows.teacher import asked_for, write_texts
 from tests.scripted_server import ScriptedServer, completion, refusal
 
@@ -45,17 +49,17 @@ class Bench:
     def augment(self, script, *, pool=POOL, **config):
         with ScriptedServer(script) as self.server:
             endpoint = EndpointConfig(url=self.server.url, model="scripted", backoff_s=0.01, attempts=3)
-            return augment_until_kept(
-                self.run,
+            base = ModelRef(uri="none", digest="none")
+            augmentation = Augmentation(
+                Student(self.run, base, PROBLEM, TrainingConfig(), EvaluationConfig()),
                 AugmentConfig(**config),
                 FilterConfig(),
-                teacher=Teacher(engine=EngineConfig(engine="openai", endpoint=endpoint)),
-                problem=PROBLEM,
-                parents=write_rows(self.folder / "parents.jsonl", PARENTS),
-                train=write_rows(self.folder / "train.jsonl", POOL),
+                Teacher(engine=EngineConfig(engine="openai", endpoint=endpoint)),
                 pool=write_rows(self.folder / "pool.jsonl", pool),
                 test=write_rows(self.folder / "test.jsonl", TEST),
             )
+            parents = write_rows(self.folder / "parents.jsonl", PARENTS)
+            return augmentation.until_kept(parents, write_rows(self.folder / "train.jsonl", POOL))
 
     def sizes(self):
         return [asked_for(request.json) for request in self.server.requests]
