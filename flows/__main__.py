@@ -3,6 +3,7 @@
 import ast
 import importlib
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> int:
         config = read_config(module.CONFIG, f"python -m flows {name}", arguments[1:])
         module.check(config)  # before Prefect starts, so that a mistake is answered at once
         _quiet_tracebacks()
+        # An orderly end, so that Prefect's temporary server ends as well; without it a SIGTERM would leave it behind.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         result = module.FLOW(config)
     except (UserError, StageFailed, DamagedArtifact) as error:
         return fail(error)

@@ -126,7 +126,9 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
         train = run.stage(append.STAGE, Config(), AppendInputs(parts=[train, new.kept])).joined
         start = trained.model if config.start == "continue" else base
     if config.equal_steps and len(record.iterations) > 1:
-        fair = seed_only_equal_steps(student, train=data.train, test=data.test, steps=trained.steps)
+        counted = record.iterations if config.start == "continue" else record.iterations[-1:]
+        steps = sum(int(iteration.metrics["train/steps"]) for iteration in counted)
+        fair = seed_only_equal_steps(student, train=data.train, test=data.test, steps=steps)
         record.comparisons.append(fair)
     return record
 

@@ -12,12 +12,7 @@ import pytest
 _HOME = tempfile.mkdtemp(prefix="loopwright-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 # Before anything imports Prefect or transformers: both read their settings on import.
-os.environ |= {
-    "LOOPWRIGHT_HOME": _HOME,
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-}
+os.environ |= {"LOOPWRIGHT_HOME": _HOME, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 for _name in ("LOOPWRIGHT_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(_name, None)
 

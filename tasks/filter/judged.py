@@ -19,18 +19,19 @@ def mean_probability(judgements: Sequence[dict[str, float]]) -> dict[str, float]
 def choose_likeliest(
     rows: Sequence[Example], probability: dict[str, float], share: float
 ) -> tuple[list[Example], list[Rejection]]:
-    """Keep the `share` of every target's rows (at least one) with the highest probability, likeliest first.
+    """Keep the `share` of every target's rows (at least one) with the highest probability, in the rows' own order.
 
-    Target by target: over all rows together the classes that judges know best would crowd out the others.
+    Target by target: over all rows together the classes that judges know best would crowd out the others. In their own
+    order: whoever takes the first few of the kept rows takes any of them, not the ones that judges know already.
     """
     by_target: dict[str, list[Example]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (-probability[row.id], row.id)):
         by_target[row.target].append(row)
     chosen = {row.id for mates in by_target.values() for row in mates[: max(1, round(share * len(mates)))]}
-    ranked = [row for mates in by_target.values() for row in mates if row.id in chosen]
+    kept = [row for row in rows if row.id in chosen]
     rejected = [
         Rejection(example=row, reason="judged", detail=f"mean probability {probability[row.id]:.2f}")
         for row in rows
         if row.id not in chosen
     ]
-    return ranked, rejected
+    return kept, rejected

@@ -41,7 +41,7 @@ class FilterStageResult(BaseModel):
 
 
 def run(config: FilterConfig, inputs: FilterInputs, out: Path, report: Report) -> FilterStageResult:
-    """Filter; of one parent's rows no more than `limit` are kept: the likeliest, or without judges the first ones."""
+    """Filter; of one parent's rows no more than `limit` are kept, the first ones."""
     kept = read_examples(inputs.kept) if inputs.kept else []
     outcome = filter_examples(
         config,

@@ -2,8 +2,19 @@
 
 import os
 import signal
+import time
+
+import pytest
 
 from tests.flows.loops import kill, rows_of, wait_until, without_places
+
+
+ONE_LONG_TRAINING = {"iterations": 1, "training__max_steps": 30, "training__checkpoint_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def long_undisturbed(new_loop, tmp_path_factory):
+    return new_loop(tmp_path_factory.mktemp("undisturbed")).run(**ONE_LONG_TRAINING)
 
 
 def _whole_checkpoints(loop):
@@ -31,7 +42,7 @@ def test_killed_again_and_again_between_stages_it_ends_as_if_nothing_had_been(lo
         process = loop.start()
         # Two more results each time; the last round has fewer left and ends by itself.
         while process.poll() is None and len(loop.manifests()) < len(before) + 2:
-            pass
+            time.sleep(0.002)
         if process.poll() is not None:
             break
         kill(process)
@@ -44,29 +55,26 @@ def test_killed_again_and_again_between_stages_it_ends_as_if_nothing_had_been(lo
     assert rows_of(result) == rows_of(undisturbed)
 
 
-def test_killed_in_the_middle_of_training_it_resumes_from_the_checkpoint(loop, new_loop, tmp_path):
-    steps = {"training__max_steps": 30, "training__checkpoint_steps": 2, "iterations": 1}
-    undisturbed = new_loop(tmp_path / "undisturbed").run(**steps)
-    process = loop.start(**steps)
+def test_killed_in_the_middle_of_training_it_resumes_from_the_checkpoint(loop, long_undisturbed):
+    process = loop.start(**ONE_LONG_TRAINING)
     wait_until(lambda: len(_whole_checkpoints(loop)) > 1, process)
     kill(process)
     assert "sft" not in loop.stages()
-    result = loop.run(**steps)
+    result = loop.run(**ONE_LONG_TRAINING)
     (recorded,) = _training_steps(result)
     assert recorded[0] > 4
     assert recorded[-1] == 30
-    assert without_places(result) == without_places(undisturbed)
+    assert without_places(result) == without_places(long_undisturbed)
 
 
-def test_a_training_process_that_is_killed_alone_is_started_again_and_resumes(loop, new_loop, tmp_path):
-    steps = {"training__max_steps": 30, "training__checkpoint_steps": 2, "iterations": 1}
-    process = loop.start(**steps)
+def test_a_training_process_that_is_killed_alone_is_started_again_and_resumes(loop, long_undisturbed):
+    process = loop.start(**ONE_LONG_TRAINING)
     wait_until(lambda: len(_whole_checkpoints(loop)) > 1, process)
     (groups,) = loop.store.glob("work/sft/*/groups.txt")
     os.killpg(int(groups.read_text().split()[1]), signal.SIGKILL)
     result = loop.finish(process)
-    undisturbed = new_loop(tmp_path / "undisturbed").run(**steps)
-    assert without_places(result) == without_places(undisturbed)
+    assert "iteration 1: train: failed" in (loop.folder / "stderr.txt").read_text()
+    assert without_places(result) == without_places(long_undisturbed)
 
 
 def test_two_runs_at_once_on_one_store_end_alike(loop, finished):

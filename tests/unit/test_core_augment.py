@@ -46,20 +46,23 @@ class Bench:
         self.folder, self.run = folder, PlainRun(folder / "run")
         self.server = None
 
-    def augment(self, script, *, pool=POOL, **config):
+    def augment(self, script, *, parents=PARENTS, pool=POOL, **config):
+        known, test = (
+            write_rows(self.folder / "pool.jsonl", pool),
+            write_rows(self.folder / "test.jsonl", TEST),
+        )
+        base = ModelRef(uri="not used", digest="")
         with ScriptedServer(script) as self.server:
             endpoint = EndpointConfig(url=self.server.url, model="scripted", backoff_s=0.01, attempts=3)
-            base = ModelRef(uri="none", digest="none")
             augmentation = Augmentation(
                 Student(self.run, base, PROBLEM, TrainingConfig(), EvaluationConfig()),
                 AugmentConfig(**config),
                 FilterConfig(),
                 Teacher(engine=EngineConfig(engine="openai", endpoint=endpoint)),
-                pool=write_rows(self.folder / "pool.jsonl", pool),
-                test=write_rows(self.folder / "test.jsonl", TEST),
+                pool=known,
+                test=test,
             )
-            parents = write_rows(self.folder / "parents.jsonl", PARENTS)
-            return augmentation.until_kept(parents, write_rows(self.folder / "train.jsonl", POOL))
+            return augmentation.until_kept(write_rows(self.folder / "parents.jsonl", parents), known)
 
     def sizes(self):
         return [asked_for(request.json) for request in self.server.requests]
@@ -80,6 +83,11 @@ def test_every_failed_row_gets_its_new_rows_with_their_lineage(bench):
     assert bench.sizes() == [3, 3]
     assert bench.run.labels == ["augment", "filter"]
     assert new.metrics()["data/kept"] == 6
+
+
+def test_where_nothing_is_wrong_nobody_is_asked(bench):
+    new = bench.augment(write_texts, parents=[])
+    assert (new.kept, new.generated, bench.run.labels, bench.server.requests) == (None, 0, [], [])
 
 
 def test_requests_are_no_larger_than_ten(bench):

@@ -19,7 +19,7 @@ def test_the_mean_is_over_probabilities_and_not_over_their_logarithms() -> None:
     assert mean_probability(judgements) == pytest.approx({"a": 0.5, "b": 0.5})
 
 
-def test_the_share_is_taken_target_by_target_likeliest_first() -> None:
+def test_the_share_is_taken_target_by_target_and_leaves_the_order() -> None:
     probability = {
         row.id: value for row, value in zip([*PLAY, *RATE], [0.2, 0.9, 0.4, 0.8, 0.01], strict=True)
     }

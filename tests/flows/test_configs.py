@@ -1,0 +1,67 @@
+"""Every configuration that comes along fits its flow; the one for GPUs and a hosted teacher runs with tiny ones."""
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import main
+from tasks.core.command_line import read_config
+from tests.flows.teacher import write_sums
+from tests.scripted_server import ScriptedServer
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "deployments" / "configs").glob("*.yaml"))
+COMMAND = re.compile(r"^# (?:python -m flows (?P<flow>[\w-]+) --config (?P<path>\S+)|make demo)")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_config_opens_with_the_command_that_runs_it_and_fits_its_flow(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = COMMAND.match(path.read_text(encoding="utf-8"))
+    assert command, f"{path.name} does not open with its command"
+    if command["path"]:
+        assert ROOT / command["path"] == path
+    flow = import_module(f"flows.{(command['flow'] or 'llm2llm').replace('-', '_')}")
+    assert isinstance(read_config(flow.CONFIG, "test", [f"--config={path}"]), flow.CONFIG)
+
+
+def test_the_gsm8k_config_runs_with_a_tiny_student_and_a_scripted_teacher(
+    prefect_server, tiny_model, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    for name, numbers in (("train", range(80)), ("test", range(100, 104))):
+        lines = (
+            json.dumps(
+                {"question": f"Ann has {n} nuts and finds 2. How many?", "answer": f"{n} + 2 #### {n + 2}"}
+            )
+            for n in numbers
+        )
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    with ScriptedServer(write_sums, models=["gpt-4.1-mini"]) as teacher:
+        code = main(
+            [
+                "llm2llm",
+                "--config=deployments/configs/llm2llm-gsm8k.yaml",
+                f"--data.train={tmp_path}/train.jsonl",
+                f"--data.test={tmp_path}/test.jsonl",
+                "--data.seed_rows=6",
+                f"--student.model={tiny_model}",
+                f"--teacher.engine.endpoint.url={teacher.url}",
+                f"--store={tmp_path}/store",
+                "--iterations=2",
+                "--training.max_steps=2",
+                "--training.deepspeed=",
+                "--evaluation.max_new_tokens=8",
+                "--launch.processes=1",
+            ]
+        )
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    result = json.loads(captured.out.splitlines()[-1])
+    first, second = result["iterations"]
+    assert (first["data/train_rows"], first["data/wrong"], first["data/kept"]) == (6, 6, 6)
+    assert second["data/train_rows"] == 12
+    assert result["baselines"]
