@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,22 @@ class TrackingConfig(Config):
     """MLflow experiment the runs belong to."""
 
 
+class _Uninterrupted:
+    """An MLflow client whose calls run to their end in a thread of their own.
+
+    A signal raises in the main thread only: a call made there can be cut in the middle of a transaction, and the
+    database stays locked for the calls that would record the run's end.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+        return lambda *values, **named: self._thread.submit(call, *values, **named).result()
+
+
 class Tracking:
     """One experiment on one MLflow server or database."""
 
@@ -49,7 +66,7 @@ class Tracking:
         # Of runs that start at once, one makes the tables of a new file.
         with exclusive(Path(self.uri.removeprefix(_SQLITE)).parent) if local else nullcontext():
             try:
-                self.client = MlflowClient(tracking_uri=self.uri)
+                self.client = _Uninterrupted(MlflowClient(tracking_uri=self.uri))
                 experiment = self.client.get_experiment_by_name(config.experiment)
                 self.experiment_id = (
                     experiment.experiment_id

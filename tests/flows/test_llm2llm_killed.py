@@ -8,7 +8,6 @@ import pytest
 
 from tests.flows.loops import kill, rows_of, wait_until, without_places
 
-
 ONE_LONG_TRAINING = {"iterations": 1, "training__max_steps": 30, "training__checkpoint_steps": 2}
 
 

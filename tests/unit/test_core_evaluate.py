@@ -60,22 +60,21 @@ def test_no_row_has_no_accuracy_and_no_interval():
     assert (result.rows, result.accuracy, result.low, result.high, result.classes) == (0, 0.0, 0.0, 0.0, [])
 
 
-@pytest.mark.parametrize(("right", "rows", "confidence"), [(30, 100, 0.95), (9, 10, 0.9), (1, 40, 0.99)])
-def test_the_interval_agrees_with_that_of_scipy(right, rows, confidence):
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_interval_agrees_with_that_of_scipy(confidence):
     from scipy.stats import bootstrap
 
-    values = [1.0] * right + [0.0] * (rows - right)
-    low, high = bootstrap_interval(values, confidence, 4000, seed=1)
+    values = np.random.default_rng(0).uniform(size=60)
+    low, high = bootstrap_interval(values.tolist(), confidence, 10_000, seed=1)
     reference = bootstrap(
-        (np.array(values),),
+        (values,),
         np.mean,
-        n_resamples=4000,
+        n_resamples=10_000,
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(2),
     ).confidence_interval
-    grain = 1.5 / rows  # the mean of 0/1 values moves in steps of 1 / rows
-    assert (low, high) == (pytest.approx(reference.low, abs=grain), pytest.approx(reference.high, abs=grain))
+    assert (low, high) == (pytest.approx(reference.low, abs=3e-3), pytest.approx(reference.high, abs=3e-3))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
