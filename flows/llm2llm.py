@@ -14,14 +14,15 @@ from typing import Literal
 from prefect import flow
 from pydantic import Field
 
-from tasks import append, base_model, sft
+from tasks import append, base_model
 from tasks.append import AppendInputs
 from tasks.augment.stage import AugmentConfig
 from tasks.augment.teacher import TeacherConfig, load_teacher, locate_teacher
 from tasks.augment.until_kept import Augmentation, Augmented
 from tasks.base_model import ModelConfig
 from tasks.core.config import Config
-from tasks.core.flow_run import FlowConfig, FlowResult, Run, check_run, open_run
+from tasks.core.flow_result import FlowResult
+from tasks.core.flow_run import FlowConfig, Run, check_run, open_run
 from tasks.data import preparing
 from tasks.data.config import DataConfig
 from tasks.equal_steps import seed_only_equal_steps
@@ -32,7 +33,8 @@ from tasks.filter.rules import FilterConfig
 from tasks.judges import JudgesConfig, train_judges
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
-from tasks.sft import TrainingConfig
+from tasks.sft import config as sft
+from tasks.sft.config import TrainingConfig
 from tasks.student import Student
 
 NOTHING_WRONG, NOTHING_NEW = "nothing is wrong any more", "the teacher brought nothing new"

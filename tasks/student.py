@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from tasks import evaluate, sft
+from tasks import evaluate
 from tasks.core.flow_run import Run
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.evaluate import EvaluationConfig, EvaluationInputs, SplitResult
 from tasks.problems.base import ProblemConfig
-from tasks.sft import TrainingConfig, TrainingInputs, TrainingResult
+from tasks.sft import stage as sft
+from tasks.sft.config import TrainingConfig
+from tasks.sft.stage import TrainingInputs, TrainingResult
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,13 @@ _PLUMBING = {
     "artifacts",
     "command_line",
     "errors",
+    "flow_result",
     "flow_run",
+    "launching",
     "progress",
     "settings",
-    "stage",
-    "store",
-    "tracking",
 }
-_PLUMBING |= {"child", "distributed", "endings", "forking", "forkserver", "job", "launch"}
+_PLUMBING |= {"stage", "store", "tracking"}
 
 
 @lru_cache
@@ -70,7 +69,7 @@ def code_digest(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen or name.removeprefix("tasks.core.") in _PLUMBING:
+        if name in seen or name.removeprefix("tasks.core.").split(".")[0] in _PLUMBING:
             continue
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from tasks.core.config import Config, identity
 from tasks.core.digests import code_digest
 from tasks.core.errors import DamagedArtifact
-from tasks.core.launch import LaunchConfig, launch
+from tasks.core.launching.launch import LaunchConfig, launch
 from tasks.core.store import Manifest, Store
 
 Report = Callable[[dict[str, Any]], None]

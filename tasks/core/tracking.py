@@ -20,7 +20,7 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.errors import UserError
-from tasks.core.job import exclusive
+from tasks.core.launching.job import exclusive
 from tasks.core.references import DatasetRef
 from tasks.core.settings import default_tracking_uri, home
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tasks.core.artifacts import markdown_artifact, table_artifact
 from tasks.core.examples import read_records
-from tasks.core.flow_run import FlowResult, FlowRun
+from tasks.core.flow_result import FlowResult
+from tasks.core.flow_run import FlowRun
 from tasks.core.settings import home
 from tasks.core.store import fetch
 from tasks.core.tracking import flatten

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks import evaluate, sft
+from tasks import evaluate
 from tasks.core.examples import make_example, write_rows
-from tasks.core.launch import LaunchConfig
+from tasks.core.launching.launch import LaunchConfig
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import compute
 from tasks.core.store import Store, fetch
 from tasks.evaluate import EvaluationConfig, EvaluationInputs
 from tasks.problems.base import ProblemConfig
-from tasks.sft import AdapterConfig, TrainingConfig, TrainingInputs, TrainingResult
+from tasks.sft import stage as sft
+from tasks.sft.config import AdapterConfig, TrainingConfig
+from tasks.sft.stage import TrainingInputs, TrainingResult
 
 PROBLEM = ProblemConfig(name="exact_match")
 TWO = LaunchConfig(processes=2)

@@ -15,7 +15,7 @@ from tasks.core.references import ModelRef
 from tasks.evaluate import EvaluationConfig
 from tasks.filter.rules import FilterConfig
 from tasks.problems.base import ProblemConfig
-from tasks.sft import TrainingConfig
+from tasks.sft.config import TrainingConfig
 from tasks.student import Student
 from tests.flows.teacher import asked_for, write_texts
 from tests.scripted_server import ScriptedServer, completion, refusal

@@ -101,7 +101,7 @@ def test_text_that_only_looks_like_a_module_is_no_import(digest_of):
 
 def _digests_in(folder):
     """The digests of the stages that load a problem, in a copy of this project."""
-    stages = ("tasks.sft", "tasks.evaluate", "tasks.augment.stage", "tasks.filter.stage")
+    stages = ("tasks.sft.stage", "tasks.evaluate", "tasks.augment.stage", "tasks.filter.stage")
     program = f"from tasks.core.digests import code_digest\nprint(*map(code_digest, {stages}), sep='\\n')"
     ran = subprocess.run(
         [sys.executable, "-P", "-c", program],

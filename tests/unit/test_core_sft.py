@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tasks import sft
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.examples import make_example, read_examples, write_rows
 from tasks.core.models import load_model, load_tokenizer
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
-from tasks.sft import AdapterConfig, TrainingConfig, TrainingInputs, tokenize
+from tasks.sft import stage as sft
+from tasks.sft.checkpoints import newest_whole
+from tasks.sft.config import AdapterConfig, TrainingConfig, check
+from tasks.sft.rows import tokenize
+from tasks.sft.stage import TrainingInputs
 
 PROBLEM = ProblemConfig(name="classification", labels=("music", "weather"))
 ROWS = [
@@ -165,9 +168,8 @@ def test_no_row_is_a_mistake_of_the_data(bench):
     ("rows", "changes", "steps"),
     [(5, {"epochs": 3.0}, 9), (5, {"epochs": 1.0, "gradient_accumulation": 2}, 2), (5, {"max_steps": 4}, 4)],
 )
-def test_the_planned_steps_are_the_steps_taken(bench, rows, changes, steps):
+def test_steps_follow_from_rows_epochs_and_batches(bench, rows, changes, steps):
     changes = {"max_steps": 0, "batch_size": 2} | changes
-    assert sft.steps_for(TrainingConfig(**changes), rows) == steps
     assert bench.train(rows=ROWS[:rows], **changes).steps == steps
 
 
@@ -190,10 +192,10 @@ def _mean_of_batches(model) -> float:
 
 def test_best_without_a_validation_set_is_refused_before_anything_is_loaded():
     with pytest.raises(UserError, match="needs a validation set") as caught:
-        sft.check(TrainingConfig(select="best"), has_validation=False)
+        check(TrainingConfig(select="best"), has_validation=False)
     assert caught.value.field == "training.select"
     with pytest.raises(UserError, match="no file"):
-        sft.check(TrainingConfig(deepspeed="nowhere.json"), has_validation=True)
+        check(TrainingConfig(deepspeed="nowhere.json"), has_validation=True)
 
 
 def test_a_torn_checkpoint_is_not_resumed_from(bench):
@@ -212,7 +214,7 @@ def test_training_resumes_from_the_newest_whole_checkpoint_to_the_same_weights(b
     rows = ROWS * 3  # eight steps, or fewer, are an epoch: it is resumed in the middle of a later one
     undisturbed = bench.train("undisturbed", rows, **settings)
     checkpoints = bench.folder / "undisturbed" / "checkpoints"
-    assert sft._newest_whole(checkpoints) == str(checkpoints / "checkpoint-12")
+    assert newest_whole(checkpoints) == str(checkpoints / "checkpoint-12")
     # As a kill after step 11 leaves it: what came after the checkpoint of step 10 is lost.
     (checkpoints / "checkpoint-12" / "whole.json").unlink()
     resumed = bench.train("undisturbed", rows, **settings)

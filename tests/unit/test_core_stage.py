@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from tasks.core.config import PLACEMENT, Config
 from tasks.core.examples import read_examples, write_rows
-from tasks.core.launch import LaunchConfig
+from tasks.core.launching.launch import LaunchConfig
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import Stage, compute, is_whole
 from tasks.core.store import Store

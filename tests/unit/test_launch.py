@@ -11,12 +11,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.core import forking
-from tasks.core.child import resolve
-from tasks.core.endings import conclude, log_tail, mask_secrets
 from tasks.core.errors import DamagedArtifact, StageFailed, UserError
-from tasks.core.job import EventReader, write_json
-from tasks.core.launch import LaunchConfig, launch
+from tasks.core.launching import forking
+from tasks.core.launching.child import resolve
+from tasks.core.launching.endings import conclude, log_tail, mask_secrets
+from tasks.core.launching.job import EventReader, write_json
+from tasks.core.launching.launch import LaunchConfig, launch
 from tests.unit.launch_jobs import all_dead
 
 

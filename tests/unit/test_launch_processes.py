@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.core import forking
 from tasks.core.errors import StageFailed, UserError
-from tasks.core.launch import LaunchConfig, launch
+from tasks.core.launching import forking
+from tasks.core.launching.launch import LaunchConfig, launch
 from tests.unit.launch_jobs import all_dead
 
 LAUNCHING = """
 import json, sys
 from pathlib import Path
-from tasks.core.forking import warm_up
-from tasks.core.launch import LaunchConfig, launch
+from tasks.core.launching.forking import warm_up
+from tasks.core.launching.launch import LaunchConfig, launch
 function, config, job, settings = json.loads(sys.argv[1])
 warm_up(preload=())
 launch(function, config, {}, Path(job), stage="toy", settings=LaunchConfig(**settings))
@@ -31,7 +31,7 @@ launch(function, config, {}, Path(job), stage="toy", settings=LaunchConfig(**set
 ORPHAN = """
 import sys, time
 from pathlib import Path
-from tasks.core.job import mark_running
+from tasks.core.launching.job import mark_running
 job = Path(sys.argv[1])
 mark_running(job)
 print("running", flush=True)
@@ -147,7 +147,7 @@ def test_a_new_launch_waits_until_the_orphan_of_an_earlier_one_is_dead(tmp_path:
 def test_an_orphan_that_does_not_die_is_named_and_not_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.core.launch._DEATH_S", 0.2)
+    monkeypatch.setattr("tasks.core.launching.launch._DEATH_S", 0.2)
     (tmp_path / "out").mkdir()
     orphan = subprocess.Popen([sys.executable, "-c", ORPHAN, str(tmp_path)], stdout=subprocess.PIPE)
     assert orphan.stdout is not None

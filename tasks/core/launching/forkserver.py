@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks.core.child import resolve, run_and_exit
+from tasks.core.launching.child import resolve, run_and_exit
 
 
 class _Server:

@@ -13,13 +13,13 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from tasks.core.child import LAUNCHER, this_process
 from tasks.core.config import Config
-from tasks.core.distributed import Spawned, accelerate_command, torchrun_command
-from tasks.core.endings import conclude, log_tail
 from tasks.core.errors import StageFailed, UserError
-from tasks.core.forking import fork_server, python_path
-from tasks.core.job import (
+from tasks.core.launching.child import LAUNCHER, this_process
+from tasks.core.launching.distributed import Spawned, accelerate_command, torchrun_command
+from tasks.core.launching.endings import conclude, log_tail
+from tasks.core.launching.forking import fork_server, python_path
+from tasks.core.launching.job import (
     LEFT_BY_AN_ATTEMPT,
     METRICS,
     REQUEST,

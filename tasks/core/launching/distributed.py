@@ -12,11 +12,11 @@ from typing import Protocol
 import psutil
 
 from tasks.core.errors import UserError
-from tasks.core.job import GROUPS, LAUNCHER_LOG
+from tasks.core.launching.job import GROUPS, LAUNCHER_LOG
 
 
 class Processes(Protocol):
-    """What `distributed_command` needs to know (see `tasks.core.launch.LaunchConfig`)."""
+    """What `distributed_command` needs to know (see `tasks.core.launching.launch.LaunchConfig`)."""
 
     @property
     def processes(self) -> int: ...
@@ -33,7 +33,7 @@ def torchrun_command(settings: Processes, job: Path) -> list[str]:
     allocation; the job folder must lie on a file system that they share. Raises UserError outside of one.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={settings.processes}"]
-    module = ["-m", "tasks.core.child", str(job)]
+    module = ["-m", "tasks.core.launching.child", str(job)]
     if settings.nodes == 1:
         return [*torchrun, "--standalone", *module]
     if "SLURM_JOB_ID" not in os.environ:
@@ -62,7 +62,7 @@ def accelerate_command(settings: Processes, job: Path) -> list[str]:
     total = settings.processes * settings.nodes
     size = [f"--num_processes={total}", f"--num_machines={settings.nodes}"]
     port = ["--main_process_port=0"] if settings.nodes == 1 else []
-    return [*launch, *size, *port, "-m", "tasks.core.child", str(job)]
+    return [*launch, *size, *port, "-m", "tasks.core.launching.child", str(job)]
 
 
 class Spawned:

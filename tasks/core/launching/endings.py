@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import DamagedArtifact, StageFailed, UserError
-from tasks.core.job import ERROR, LAUNCHER_LOG, LOG, RESULT
+from tasks.core.launching.job import ERROR, LAUNCHER_LOG, LOG, RESULT
 
 TAIL_LINES = 30
 

@@ -51,7 +51,7 @@ class Forked:
 
 
 class ForkServer:
-    """A running `python -m tasks.core.forkserver`; safe to use from several threads."""
+    """A running `python -m tasks.core.launching.forkserver`; safe to use from several threads."""
 
     def __init__(self, preload: Sequence[str] = PRELOAD) -> None:
         self.preload = tuple(preload)
@@ -62,7 +62,7 @@ class ForkServer:
         # A check through NVML: the ordinary one, made by many libraries on import, breaks CUDA after a fork.
         environment = {**os.environ, "PYTHONPATH": python_path(), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.core.forkserver", *self.preload],
+            [sys.executable, "-m", "tasks.core.launching.forkserver", *self.preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -1,6 +1,6 @@
 """The inside of a stage's own process: call the stage's function, leave its result in the job folder.
 
-Run as `python -m tasks.core.child JOB` by torchrun and accelerate, or forked by `tasks.core.forkserver`.
+Run as `python -m tasks.core.launching.child JOB` by torchrun and accelerate, or forked by the fork server.
 """
 
 import faulthandler
@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import psutil
 
 from tasks.core.errors import DamagedArtifact, UserError
-from tasks.core.job import (
+from tasks.core.launching.job import (
     ERROR,
     GROUPS,
     LOG,

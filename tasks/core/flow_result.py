@@ -1,0 +1,69 @@
+"""What a flow returns: for a program one JSON object, for a person a table and the next commands."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+
+from tasks.core.references import ModelRef
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class FlowResult(BaseModel):
+    """What a flow returns, and prints as the last line of the command."""
+
+    flow: str
+    status: str
+    stopped: str = ""
+    """Why the loop ended before its last iteration."""
+    flow_run_id: str
+    mlflow_run_id: str
+    iterations: list[dict[str, float]]
+    metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Figures of what the loop was compared with, by name."""
+    model: ModelRef | None
+    places: dict[str, str] = Field(default_factory=dict)
+    """Where a person looks next: model, data, report, and the commands that open the two UIs."""
+
+    def summary(self) -> str:
+        """The iterations as a table, why the loop ended, and where everything is."""
+        from rich.console import Console
+
+        console = Console(width=100, highlight=False)
+        with console.capture() as captured:
+            console.print(iteration_table(self.iterations))
+            for name, figures in self.baselines.items():
+                console.print(
+                    f"Compared with {name}: {_accuracy(figures)}, {figures['train/steps']:.0f} steps"
+                )
+            if self.stopped:
+                console.print(f"Stopped early: {self.stopped}.")
+            for name, place in self.places.items():
+                console.print(f"{name:>9}  {place}", soft_wrap=True, markup=False)
+        return captured.get()
+
+
+def iteration_table(iterations: list[dict[str, float]]) -> "Table":
+    """Rows trained on, wrong, generated, kept and test accuracy, an iteration a row."""
+    from rich.table import Table
+
+    columns = {
+        "rows trained on": "data/train_rows",
+        "wrong": "data/wrong",
+        "generated": "data/generated",
+        "kept": "data/kept",
+        "steps": "train/steps",
+    }
+    table = Table("iteration", *columns, "test accuracy")
+    for number, figures in enumerate(iterations, start=1):
+        counts = (f"{figures.get(name, 0):.0f}" for name in columns.values())
+        table.add_row(str(number), *counts, _accuracy(figures))
+    return table
+
+
+def _accuracy(figures: dict[str, float]) -> str:
+    """The accuracy with its interval."""
+    accuracy, low, high = (figures[f"eval/accuracy{end}"] for end in ("", "_low", "_high"))
+    return f"{accuracy:.1%} ({low:.1%} to {high:.1%})"
