@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
+def browse(visit: Callable[[Any], None]) -> None:
+    """Call `visit` with a page of a new browser, in a thread of its own: Playwright leaves its event loop in the
+    thread it ran in, where no later test could run another."""
 
-    SCREENS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
-        yield browser
-        browser.close()
+    def work() -> None:
+        from playwright.sync_api import sync_playwright
+
+        SCREENS.mkdir(parents=True, exist_ok=True)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+            page = browser.new_page(viewport={"width": 1400, "height": 1000})
+            page.set_default_timeout(_PATIENCE_MS)
+            visit(page)
+            browser.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(work).result()
 
 
 def free_port() -> int:
@@ -93,40 +102,42 @@ def served(command: str, port: int, health: str, **settings: str) -> Iterator[st
         process.wait(30)
 
 
-def test_prefect_shows_the_run_with_its_stages_table_and_report(
-    finished: dict[str, Any], browser: Any
-) -> None:
+def test_prefect_shows_the_run_with_its_stages_table_and_report(finished: dict[str, Any]) -> None:
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     with served(finished["places"]["Prefect"], port, "/api/health", PREFECT_UI_API_URL=api) as url:
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(_PATIENCE_MS)
-        page.goto(f"{url}/runs/flow-run/{finished['flow_run_id']}")
-        page.get_by_text("Completed").first.wait_for()
-        page.get_by_text("iteration 2: train").first.wait_for()
-        page.screenshot(path=SCREENS / "prefect-run.png")
-        page.get_by_text("Artifacts", exact=True).first.click()
-        page.get_by_text("llm2llm-iterations").first.click()
-        page.get_by_text("test accuracy").first.wait_for()  # a column of the table
-        page.screenshot(path=SCREENS / "prefect-table.png")
+
+        def visit(page: Any) -> None:
+            page.goto(f"{url}/runs/flow-run/{finished['flow_run_id']}")
+            page.get_by_text("Completed").first.wait_for()
+            page.get_by_text("iteration 2: train").first.wait_for()
+            page.screenshot(path=SCREENS / "prefect-run.png")
+            page.get_by_text("Artifacts", exact=True).first.click()
+            page.get_by_text("llm2llm-iterations").first.click()
+            page.get_by_text("test accuracy").first.wait_for()  # a column of the table
+            page.screenshot(path=SCREENS / "prefect-table.png")
+
+        browse(visit)
 
 
-def test_mlflow_shows_the_tree_the_curves_and_the_report(finished: dict[str, Any], browser: Any) -> None:
+def test_mlflow_shows_the_tree_the_curves_and_the_report(finished: dict[str, Any]) -> None:
     port = free_port()
     with served(finished["places"]["MLflow"], port, "/health") as url:
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(_PATIENCE_MS)
-        page.goto(f"{url}/#/experiments/1/runs")
-        page.get_by_text("llm2llm-test").first.wait_for()  # the data set's column
-        page.get_by_role("button", name="Expand row").or_(
-            page.locator("[role=gridcell] svg")
-        ).first.wait_for()
-        page.screenshot(path=SCREENS / "mlflow-runs.png")
-        run = f"{url}/#/experiments/1/runs/{finished['mlflow_run_id']}"
-        page.goto(f"{run}/model-metrics")
-        for name in ("kept", "train_rows", "wrong"):
-            page.get_by_text(name, exact=True).first.wait_for()
-        page.screenshot(path=SCREENS / "mlflow-curves.png")
-        page.goto(f"{run}/artifacts/report/report.html")
-        page.frame_locator("iframe").get_by_text("Iterations").first.wait_for()
-        page.screenshot(path=SCREENS / "mlflow-report.png")
+
+        def visit(page: Any) -> None:
+            page.goto(f"{url}/#/experiments/1/runs")
+            page.get_by_text("llm2llm-test").first.wait_for()  # the data set's column
+            page.get_by_role("button", name="Expand row").or_(
+                page.locator("[role=gridcell] svg")
+            ).first.wait_for()
+            page.screenshot(path=SCREENS / "mlflow-runs.png")
+            run = f"{url}/#/experiments/1/runs/{finished['mlflow_run_id']}"
+            page.goto(f"{run}/model-metrics")
+            for name in ("kept", "train_rows", "wrong"):
+                page.get_by_text(name, exact=True).first.wait_for()
+            page.screenshot(path=SCREENS / "mlflow-curves.png")
+            page.goto(f"{run}/artifacts/report/report.html")
+            page.frame_locator("iframe").get_by_text("Iterations").first.wait_for()
+            page.screenshot(path=SCREENS / "mlflow-report.png")
+
+        browse(visit)
