@@ -23,6 +23,7 @@ demo: install
 
 test: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/e2e
 
 lint: install
 	$(BIN)/ruff check .
