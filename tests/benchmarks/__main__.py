@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks NAME` runs one benchmark, without NAME all of them; every one ends with a JSON line."""
+"""`python -m tests.benchmarks NAME` runs one benchmark, without NAME all; every one ends with a JSON line."""
 
 import subprocess
 import sys
@@ -7,15 +7,15 @@ from pathlib import Path
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
-def main(names: list[str]) -> int:
-    """Run the benchmarks in processes of their own; the exit code is the first failure's."""
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        print(f"there is no benchmark {unknown[0]}; there are: {', '.join(NAMES)}", file=sys.stderr)
+def main(arguments: list[str]) -> int:
+    """Run the benchmark named first, with the other arguments, or all; the exit code is the first failure's."""
+    if arguments and arguments[0] not in NAMES:
+        print(f"there is no benchmark {arguments[0]}; there are: {', '.join(NAMES)}", file=sys.stderr)
         return 2
+    commands = [arguments] if arguments else [[name] for name in NAMES]
     codes = [
-        subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"]).returncode
-        for name in names or NAMES
+        subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}", *words]).returncode
+        for name, *words in commands
     ]
     return next((code for code in codes if code), 0)
 
