@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ _HOME = tempfile.mkdtemp(prefix="loopwright-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 # Before anything imports Prefect or transformers: both read their settings on import.
 os.environ |= {"LOOPWRIGHT_HOME": _HOME, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+# A command that a shell runs in the background ignores Ctrl-C, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in ("LOOPWRIGHT_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(_name, None)
 
