@@ -4,10 +4,12 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import absl.logging
 import pytest
 
 _HOME = tempfile.mkdtemp(prefix="loopwright-tests-")
@@ -23,6 +25,10 @@ from tasks.core.references import ModelRef  # noqa: E402
 from tasks.core.settings import set_environment  # noqa: E402
 
 set_environment()
+
+# rouge-score brings absl, whose log handler holds pytest's captured stream and closes it when Prefect sets up logging;
+# the process's own stream it leaves open.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -62,7 +62,7 @@ def code_digest(module: str) -> str:
 
     Comments, blank lines and formatting do not count; a change in what a stage computes makes a new cache key.
     A module that is only named in a text ("tasks.problems.numeric:Numeric"), to be imported when it is chosen,
-    counts as imported.
+    counts as imported; page templates beside a module belong to it.
     """
     package = module.split(".")[0]
     seen: dict[str, str] = {}
@@ -76,6 +76,8 @@ def code_digest(module: str) -> str:
             continue
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
         seen[name] = ast.unparse(tree)
+        templates = [path for path in Path(spec.origin).parent.iterdir() if path.suffix in (".jinja", ".css")]
+        seen |= {f"{name} {path.name}": path.read_text(encoding="utf-8") for path in templates}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names if alias.name.split(".")[0] == package]

@@ -122,6 +122,23 @@ def test_a_change_in_a_built_in_problem_is_a_change_of_every_stage_that_loads_on
     assert [old == new for old, new in zip(before, _digests_in(tmp_path), strict=True)] == [False] * 4
 
 
+def test_a_change_of_a_page_template_is_a_change_of_the_report_alone(tmp_path):
+    shutil.copytree(Path(tasks.__file__).parent, tmp_path / "tasks")
+    program = "from tasks.core.digests import code_digest\nprint(code_digest('tasks.report.stage'))"
+
+    def report():
+        command = [sys.executable, "-P", "-c", program]
+        return subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, check=True
+        ).stdout
+
+    before, others = report(), _digests_in(tmp_path)
+    template = tmp_path / "tasks" / "report" / "page.html.jinja"
+    template.write_text(template.read_text() + "<p>changed</p>")
+    assert report() != before
+    assert _digests_in(tmp_path) == others
+
+
 def _folder(path):
     (path / "b").mkdir(parents=True)
     (path / "a.txt").write_text("one")
