@@ -13,9 +13,8 @@ from tasks.filter.duplicates import exact_index, normalise
 from tasks.filter.rouge import RougeIndex
 from tasks.problems.base import Problem
 
-Reason = Literal[
-    "label", "malformed", "length", "contamination", "exact_duplicate", "near_duplicate", "rouge", "judged"
-]
+Rule = Literal["label", "malformed", "length", "contamination", "exact_duplicate", "near_duplicate", "rouge"]
+Reason = Literal[Rule, "judged"]
 
 
 class FilterConfig(Config):
@@ -61,7 +60,7 @@ class Rejection(BaseModel):
 
 
 class FilterResult(BaseModel):
-    """The kept rows in the candidates' order, the rejected ones, and the counts: "kept" and every reason."""
+    """The kept rows in the candidates' order, the rejected ones, and the counts: "kept" and every rule."""
 
     kept: list[Example]
     rejected: list[Rejection]
@@ -111,7 +110,7 @@ def filter_examples(
         exact[normalise(candidate.input)] = candidate.id
         within_step.add(candidate.id, candidate.input)
     counts = Counter(rejection.reason for rejection in rejected)
-    numbers = {"kept": len(accepted)} | {reason: counts[reason] for reason in get_args(Reason)}
+    numbers = {"kept": len(accepted)} | {reason: counts[reason] for reason in get_args(Rule)}
     return FilterResult(kept=accepted, rejected=rejected, counts=numbers)
 
 

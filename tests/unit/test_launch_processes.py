@@ -178,6 +178,7 @@ def test_two_ranks_reduce_together_and_the_first_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     events: list[dict[str, Any]] = []
     result = launch(
         "tests.unit.launch_jobs:all_reduce",
