@@ -27,6 +27,9 @@ class EvaluationConfig(Config):
     """0 is greedy. The paper samples GSM8K answers at 0.7 (with top_p 0.9)."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     """Nucleus sampling, when the temperature is not 0."""
+    restricted: bool = True
+    """Let the student write nothing but one of the problem's labels, where there is a fixed set of them. Without it a
+    small student may answer with a word that is none. A server (engine `openai`) answers freely all the same."""
     likelihood: bool = False
     """Also record the log-probability of the right answer (needed by `failures: margin`)."""
     confidence: float = Field(0.95, gt=0.0, lt=1.0)
@@ -115,6 +118,7 @@ def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: R
         temperature=config.temperature,
         top_p=config.top_p,
         seed=config.seed,
+        choices=problem.choices if config.restricted else (),
     )
 
     def progress(done: int, total: int) -> None:

@@ -46,6 +46,8 @@ class Problem(ABC):
     """The default instruction (system message) of a prompt."""
     max_new_tokens: int = 64
     """Longest answer a student needs."""
+    choices: tuple[str, ...] = ()
+    """The answers there are, when they are the same for every example; empty where answers are free."""
 
     turns_system = "Write a new example of the kind that the user names. Every one is different."
     """The system message of `turns`, unless the configuration has one."""

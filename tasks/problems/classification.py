@@ -59,6 +59,7 @@ class Classification(Problem):
         self.instruction = "Answer with the label of the text."
         if 0 < len(config.labels) <= MOST_LABELS_NAMED:
             self.instruction = f"Answer with one label: {', '.join(config.labels)}."
+        self.choices = config.labels
         # A token is at least one byte, but for what few the tokenizer puts in front.
         self.max_new_tokens = 4 + max((len(label.encode()) for label in config.labels), default=28)
 

@@ -149,3 +149,15 @@ def test_the_counts_of_the_classes_add_up_to_the_rows(evaluated):
             assert sum(c.rows for c in split.classes) == split.rows
             targets = Counter(r["target"] for r in read_records(split.predictions))
             assert {c.target: c.rows for c in split.classes} == dict(targets)
+
+
+def test_a_student_that_knows_nothing_answers_with_a_label_unless_it_may_answer_freely(tmp_path, tiny_ref):
+    splits = {"test": write_rows(tmp_path / "test.jsonl", TRAIN)}
+    inputs = EvaluationInputs(model=tiny_ref, splits=splits, problem=PROBLEM)
+    answers = {}
+    for restricted in (True, False):
+        config = EvaluationConfig(restricted=restricted)
+        result = evaluate.run(config, inputs, tmp_path / str(restricted), lambda event: None)
+        answers[restricted] = {r["completion"] for r in read_records(result.splits["test"].predictions)}
+    assert answers[True] <= {"music", "weather"}
+    assert not answers[False] & {"music", "weather"}

@@ -3,7 +3,6 @@
 import itertools
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.core.errors import UserError
 from tasks.core.generators.base import Completion, Message, Sampling
-from tasks.core.generators.decoding import choose_tokens, compute_prefix, evaluating, plan_batches
+from tasks.core.generators.decoding import compute_prefix, evaluating, plan_batches
 from tasks.core.generators.local import LOGIT_COST, TransformersGenerator
 from tasks.core.models import render
 from tests.tiny_model import build_tiny_model
@@ -360,51 +359,3 @@ def test_batches_begin_with_the_dearest_row_and_keep_both_limits() -> None:
     assert plan_batches(costs, max_rows=2, max_tokens=20) == [[5], [1, 3], [2, 0], [4]]
     assert plan_batches(costs, max_rows=32, max_tokens=1000) == [[5, 1, 3, 2, 0, 4]]
     assert plan_batches([], 2, 20) == []
-
-
-def frequencies(sampling: Sampling, probabilities: list[float], draws: int = 1000) -> list[float]:
-    """How often each token is chosen over evenly spaced draws."""
-    logits = torch.tensor(probabilities).log().expand(draws, -1)
-    tokens = choose_tokens(logits, sampling, [(i + 0.5) / draws for i in range(draws)])
-    return [round((tokens == token).sum().item() / draws, 2) for token in range(len(probabilities))]
-
-
-@pytest.mark.parametrize(
-    ("sampling", "expected"),
-    [
-        (Sampling(temperature=1.0), [0.1, 0.5, 0.15, 0.25]),
-        (Sampling(temperature=0.5), [0.03, 0.72, 0.07, 0.18]),  # squares of the above, summing to 0.345
-        (Sampling(temperature=1.0, top_k=2), [0.0, 0.67, 0.0, 0.33]),
-        (Sampling(temperature=1.0, top_k=9), [0.1, 0.5, 0.15, 0.25]),
-        (Sampling(temperature=1.0, top_p=0.7), [0.0, 0.67, 0.0, 0.33]),
-        (Sampling(temperature=1.0, top_p=0.2), [0.0, 1.0, 0.0, 0.0]),
-        (
-            Sampling(temperature=1.0, top_k=3, top_p=0.6),
-            [0.0, 0.67, 0.0, 0.33],
-        ),  # 0.5 of 0.9 alone is below 0.6
-        (Sampling(temperature=0.0), [0.0, 1.0, 0.0, 0.0]),
-    ],
-)
-def test_tokens_are_drawn_in_these_shares(sampling: Sampling, expected: list[float]) -> None:
-    assert frequencies(sampling, [0.1, 0.5, 0.15, 0.25]) == expected
-
-
-def test_the_least_and_the_greatest_draw_never_choose_an_impossible_token() -> None:
-    logits = torch.tensor([[0.0, 1.0, -torch.inf, -torch.inf]])
-    greatest = 1 - 2**-53  # rounds to 1 in float32
-    assert choose_tokens(logits, Sampling(temperature=1.0), [greatest]).tolist() == [1]
-    assert choose_tokens(logits, Sampling(temperature=1.0, top_p=0.99), [greatest]).tolist() == [0]
-    assert choose_tokens(logits.flip(1), Sampling(temperature=1.0), [0.0]).tolist() == [2]
-
-
-@pytest.mark.parametrize("chat", [True, False])
-def test_the_tiny_model_is_the_same_for_the_same_seed(tmp_path: Path, chat: bool) -> None:
-    one, two, other = (
-        build_tiny_model(tmp_path / str(i), seed=seed, chat=chat) for i, seed in enumerate((0, 0, 1))
-    )
-    weights = [(folder / "model.safetensors").read_bytes() for folder in (one, two, other)]
-    assert weights[0] == weights[1] != weights[2]
-    tokenizer = AutoTokenizer.from_pretrained(one)
-    assert bool(tokenizer.chat_template) is chat
-    assert tokenizer.decode(tokenizer("Ünïcode 漢字 🙂\n\ttext")["input_ids"]) == "Ünïcode 漢字 🙂\n\ttext"
-    assert None not in (tokenizer.pad_token_id, tokenizer.eos_token_id)

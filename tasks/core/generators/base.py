@@ -1,7 +1,7 @@
 """What a generator is: prompts in, completions out, in the same order, with its tokens counted."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypedDict
+from typing import Annotated, Literal, Protocol, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,8 +33,11 @@ class Sampling(Config):
     """Sample from the smallest set of tokens whose probabilities sum to this."""
     top_k: int = Field(0, ge=0)
     """Sample from the k likeliest tokens; 0 is all of them."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """A completion ends before the first of these texts."""
+    choices: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """A completion is one of these texts, drawn token by token among what can still become one; empty leaves it
+    free. A server behind HTTP is not told, for the protocol has no common word for it."""
     seed: int = Field(0, ge=0)
     """Seed of the sampling; prompt i of a call draws from its own stream, whatever batch it falls into."""
 

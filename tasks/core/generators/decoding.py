@@ -114,13 +114,13 @@ def decode(
     model: Any,
     prompts: Sequence[list[int]],
     prefix: Prefix,
-    choose: Callable[["Tensor", list[int]], "Tensor"],
+    choose: Callable[["Tensor", list[int], list[list[int]]], "Tensor"],
     finish: Callable[[list[int]], Finish | None],
 ) -> Iterator[tuple[int, list[int], Finish]]:
     """Continue every prompt of a batch and yield (row, its new tokens, why it ended) as rows end.
 
-    `choose` takes logits (rows in flight, vocabulary) and the rows' indices, and returns one token each;
-    `finish` takes the tokens of a row so far and says why it ends, or None while it goes on.
+    `choose` takes logits (rows in flight, vocabulary), the rows' indices and their new tokens so far, and returns
+    one token each; `finish` takes the tokens of a row so far and says why it ends, or None while it goes on.
     """
     import torch
 
@@ -135,7 +135,8 @@ def decode(
     tokens: list[list[int]] = [[] for _ in prompts]
     while True:
         going = []
-        for at, (row, token) in enumerate(zip(rows, choose(logits, rows).tolist(), strict=True)):
+        chosen = choose(logits, rows, [tokens[row] for row in rows]).tolist()
+        for at, (row, token) in enumerate(zip(rows, chosen, strict=True)):
             tokens[row].append(token)
             if (why := finish(tokens[row])) is None:
                 going.append(at)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import UserError
 from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage
+from tasks.core.generators.choices import ChoiceTree
 from tasks.core.generators.decoding import (
     Finish,
     Prefix,
@@ -73,10 +74,11 @@ class TransformersGenerator:
 
         with evaluating(self._model):
             prefix = compute_prefix(self._model, [encoded[index] for index in fitting])
+            choices = self._choices(sampling)
             costs = [(len(encoded[index]) + sampling.max_new_tokens, encoded[index]) for index in fitting]
             for batch in plan_batches(costs, self._batch_size, self._max_batch_tokens):
                 members = {fitting[place]: encoded[fitting[place]] for place in batch}
-                for index, tokens, finish in self._decode(members, prefix, sampling):
+                for index, tokens, finish in self._decode(members, prefix, sampling, choices):
                     completions[index] = self._complete(len(encoded[index]), tokens, finish, sampling.stop)
                     if progress:
                         progress(len(completions), len(prompts))
@@ -117,7 +119,11 @@ class TransformersGenerator:
         return results
 
     def _decode(
-        self, prompts: Mapping[int, list[int]], prefix: Prefix, sampling: Sampling
+        self,
+        prompts: Mapping[int, list[int]],
+        prefix: Prefix,
+        sampling: Sampling,
+        choices: ChoiceTree | None,
     ) -> Iterator[tuple[int, list[int], Finish]]:
         """Decode one batch, whose prompts are keyed by their index in the call."""
         import numpy as np
@@ -125,12 +131,23 @@ class TransformersGenerator:
         indices = list(prompts)
         streams = [np.random.default_rng([sampling.seed, index]) for index in indices]
 
-        def choose(logits: "Tensor", rows: list[int]) -> "Tensor":
+        def choose(logits: "Tensor", rows: list[int], written: list[list[int]]) -> "Tensor":
+            if choices:
+                logits = choices.restrict(logits, written)
             return choose_tokens(logits, sampling, [streams[row].random() for row in rows])
 
         finish = partial(self._finish, sampling=sampling)
         for row, tokens, why in decode(self._model, list(prompts.values()), prefix, choose, finish):
             yield indices[row], tokens, why
+
+    def _choices(self, sampling: Sampling) -> ChoiceTree | None:
+        if not sampling.choices:
+            return None
+        texts = [
+            self._tokenizer(text, add_special_tokens=False)["input_ids"][: sampling.max_new_tokens]
+            for text in sampling.choices
+        ]
+        return ChoiceTree(texts, end=end_of_turn(self._tokenizer))
 
     def _fault(self, prompt_tokens: int, new_tokens: int) -> str | None:
         if not prompt_tokens:

@@ -65,6 +65,11 @@ class VLLMGenerator:
 
         if not prompts:
             return []
+        restricted: dict[str, Any] = {}
+        if sampling.choices:
+            from vllm.sampling_params import StructuredOutputsParams
+
+            restricted["structured_outputs"] = StructuredOutputsParams(choice=list(sampling.choices))
         parameters = [
             SamplingParams(
                 max_tokens=sampling.max_new_tokens,
@@ -73,6 +78,7 @@ class VLLMGenerator:
                 top_k=sampling.top_k or -1,  # 0 means "all" to newer versions only, -1 to every one
                 stop=list(sampling.stop),
                 seed=sampling.seed + index,
+                **restricted,
             )
             for index in range(len(prompts))
         ]
