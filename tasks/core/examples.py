@@ -16,6 +16,8 @@ class Example(BaseModel):
 
     `origin` tells a user's own row ("seed") from one a teacher wrote ("synthetic"); `parent` is the id of the row
     it was written from, `root` the id of the seed row at the start of that chain, `step` the iteration it came in.
+    A model's own answer to a row is a row as well (a sample): `completion` is that answer word for word, and what
+    is trained on; `target` stays the right answer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,6 +30,13 @@ class Example(BaseModel):
     parent: str | None = None
     root: str | None = None
     step: int = 0
+    facts: dict[str, Any] = Field(default_factory=dict)
+    """What a verifier needs to know beside the target; JSON values, no part of the id."""
+    completion: str | None = None
+    cut: bool = False
+    """The completion reached its token limit and did not end by itself."""
+    reward: float | None = None
+    """What the completion is worth, in [0, 1]; None while it is not scored."""
 
 
 def content_id(input: str, target: str, choices: Iterable[str] = ()) -> str:
@@ -41,6 +50,15 @@ def make_example(input: str, target: str, choices: Iterable[str] = (), **lineage
     choices = list(choices)
     return Example(
         id=content_id(input, target, choices), input=input, target=target, choices=choices, **lineage
+    )
+
+
+def make_sample(parent: Example, completion: str, **changes: Any) -> Example:
+    """A model's answer to `parent` as a row of its own, whose id hangs on question and answer."""
+    lineage = {"origin": "synthetic", "parent": parent.id, "root": parent.root or parent.id}
+    sample_id = content_id(parent.input, parent.target, [*parent.choices, completion])
+    return parent.model_copy(
+        update={"id": sample_id, "completion": completion, "reward": None} | lineage | changes
     )
 
 

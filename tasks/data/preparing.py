@@ -88,6 +88,9 @@ def select(config: DataConfig) -> Selection:
     train, test = read_located(config, "train"), read_located(config, "test")
     validation = read_located(config, "validation") if config.validation else []
     problem = _problem(config, train)
+    train, test, validation = (
+        [(place, problem.adapt(row)) for place, row in rows] for rows in (train, test, validation)
+    )
     for split, rows in (("train", train), ("test", test), ("validation", validation)):
         _check_rows(problem, split, rows)
     labelled = isinstance(problem, Classification)

@@ -73,6 +73,11 @@ class Problem(ABC):
     def score(self, example: Example, completion: str) -> Score:
         """How right `completion` is for `example`."""
 
+    def adapt(self, example: Example) -> Example:
+        """The example made of the user's columns, in the form this problem works on (a transcript split into
+        dialogue and last reply, say); the same unless a problem says otherwise."""
+        return example
+
     def fault(self, example: Example) -> str | None:
         """Why this example cannot be used ("the answer holds no number"), or None when it can."""
         return "the input is empty" if not example.input.strip() else None

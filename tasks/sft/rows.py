@@ -23,9 +23,8 @@ def tokenize(
     rows = []
     for example in examples:
         prompt = render(tokenizer, problem.prompt(example))
-        answer = tokenizer(problem.target(example), add_special_tokens=False)["input_ids"] + [
-            end_of_turn(tokenizer)
-        ]
+        text = problem.target(example) if example.completion is None else example.completion
+        answer = tokenizer(text, add_special_tokens=False)["input_ids"] + [end_of_turn(tokenizer)]
         if len(answer) >= max_length:
             raise UserError(
                 f"the answer of row {example.id} has {len(answer)} tokens",
