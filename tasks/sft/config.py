@@ -48,6 +48,8 @@ class TrainingConfig(Config):
     """Longest row in tokens; longer ones lose the beginning of their input, never their answer."""
     batching: Literal["length", "random", "packed"] = "length"
     """Rows of similar length together (little padding), at random, or several rows packed into one sequence."""
+    weighting: Literal["equal", "reward"] = "equal"
+    """Every row counts alike, or, for scored samples, in proportion to its reward."""
     precision: Precision = "auto"
     """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32."""
     gradient_checkpointing: bool = False
@@ -68,6 +70,12 @@ def check(config: TrainingConfig, *, has_validation: bool) -> None:
     """Raise UserError for settings that this machine or this data cannot follow, before anything is loaded."""
     if config.select == "best" and not has_validation:
         raise UserError("`best` needs a validation set", field="training.select", mend="set data.validation")
+    if config.weighting == "reward" and config.batching == "packed":
+        raise UserError(
+            "rows packed into one sequence cannot be weighted",
+            field="training.batching",
+            mend="choose `length`",
+        )
     if config.method == "qlora":
         four_bit_config("float32")
     if config.deepspeed and not Path(config.deepspeed).is_file():

@@ -17,6 +17,7 @@ from tasks.sft.checkpoints import newest_whole, reporting
 from tasks.sft.config import TrainingConfig
 from tasks.sft.row_order import repeatable
 from tasks.sft.rows import tokenize
+from tasks.sft.weighting import reward_weights, weighted
 
 
 class TrainingInputs(BaseModel):
@@ -56,7 +57,9 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         raise UserError("there is no row to train on", field="data.train")
     problem = load_problem(inputs.problem)
     tokenizer = load_tokenizer(inputs.model)
-    rows = tokenize(problem, tokenizer, examples, config.max_length)
+    rows: list[dict[str, Any]] = [*tokenize(problem, tokenizer, examples, config.max_length)]
+    if config.weighting == "reward":
+        rows = [row | {"weight": weight} for row, weight in zip(rows, reward_weights(examples), strict=True)]
     validation = None
     if inputs.validation is not None:
         held_out = tokenize(problem, tokenizer, read_examples(inputs.validation), config.max_length)
@@ -102,7 +105,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
     )
-    trainer = repeatable(SFTTrainer)(
+    trainer = weighted(repeatable(SFTTrainer))(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
