@@ -131,7 +131,8 @@ def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: R
         targets = [problem.target(example) for example in examples]
         logprobs = [total for total, _ in local.log_likelihood(prompts, targets)]
     else:
-        completions = load_generator(config.engine, inputs.model).generate(prompts, sampling, progress)
+        generator = load_generator(config.engine, inputs.model, field="evaluation.engine")
+        completions = generator.generate(prompts, sampling, progress)
 
     predictions = [
         _predict(problem, example, completion, logprob)

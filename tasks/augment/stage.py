@@ -93,7 +93,7 @@ def run(config: AugmentConfig, inputs: AugmentInputs, out: Path, report: Report)
     """Ask for the rows that are missing, read what comes back; nothing is judged here."""
     problem = load_problem(inputs.problem)
     requests = plan_requests(config, inputs, problem)
-    generator = load_generator(inputs.teacher.engine, inputs.teacher.weights)
+    generator = load_generator(inputs.teacher.engine, inputs.teacher.weights, field="teacher.engine")
     seed = random.Random(f"{config.seed} {inputs.step} {inputs.attempt}").getrandbits(31)
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, seed=seed

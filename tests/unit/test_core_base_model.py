@@ -87,7 +87,7 @@ def test_the_model_of_the_install_is_converted_and_knows_the_capital_of_france(t
 
     result = found(EMBEDDED, tmp_path)
     assert 134e6 < result.parameters < 164e6
-    generator = load_generator(EngineConfig(), result.model)
+    generator = load_generator(EngineConfig(), result.model, field="engine")
     prompt = [{"role": "user", "content": "What is the capital of France?"}]
     (answer,) = generator.generate([prompt], Sampling(max_new_tokens=16))
     assert "Paris" in answer.text

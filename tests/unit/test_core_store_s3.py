@@ -9,29 +9,14 @@ from tasks.core.digests import folder_digest
 from tasks.core.errors import DamagedArtifact, UserError
 from tasks.core.references import ModelRef
 from tasks.core.store import Store, fetch
+from tests.s3_server import s3_server
 
 
 @pytest.fixture(scope="module")
 def client():
     """A client of a real server in this process; it holds a bucket `artifacts`."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="artifacts")
+    with s3_server("artifacts") as client:
         yield client
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture

@@ -7,31 +7,16 @@ import pytest
 from tasks.core.errors import UserError
 from tasks.data.config import DataConfig
 from tasks.data.reading import read_located
+from tests.s3_server import s3_server
 
 
 @pytest.fixture(scope="module")
 def bucket():
     """The address of a bucket on a real server in this process, which forgets everything at the end."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="rows")
+    with s3_server("rows") as client:
         client.put_object(Bucket="rows", Key="a/train.jsonl", Body=b'{"input": "Hi", "target": "a"}')
         client.put_object(Bucket="rows", Key="a/more.csv", Body=b"input,target\nHo,b\n")
         yield "s3://rows"
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def _read(address):

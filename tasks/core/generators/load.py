@@ -28,12 +28,13 @@ class EngineConfig(Config):
     """The server, for `openai`."""
 
 
-def load_generator(config: EngineConfig, model: ModelRef | None) -> Generator:
-    """The generator a configuration describes. `model` is not used by a server, which has its own."""
+def load_generator(config: EngineConfig, model: ModelRef | None, *, field: str) -> Generator:
+    """The generator a configuration describes. `model` is not used by a server, which has its own; `field` is where
+    `config` stands in the flow's configuration ("teacher.engine"), for messages."""
     if config.engine == "openai":
-        return OpenAICompatible(config.endpoint, field="teacher.engine.endpoint")
+        return OpenAICompatible(config.endpoint, field=f"{field}.endpoint")
     if model is None:
-        raise UserError(f"the engine {config.engine} needs a model", field="teacher.model")
+        raise UserError(f"the engine {config.engine} needs a model", field=field)
     if config.engine == "vllm":
         from tasks.core.generators.vllm import VLLMGenerator
 
