@@ -9,8 +9,10 @@ class DataConfig(Config):
     """The rows: where they are, which columns count, how many to take.
 
     An address is a file (.jsonl, .json, .csv, .tsv, .parquet, each also .gz), a folder of such files, an
-    fsspec address (s3://bucket/rows.jsonl), or a data set of the Hugging Face hub (hub:owner/name,
-    hub:owner/name:split, hub:owner/name/configuration:split).
+    fsspec address (s3://bucket/rows.jsonl), a data set of the Hugging Face hub (hub:owner/name,
+    hub:owner/name:split, hub:owner/name/configuration:split), or a task of reasoning-gym with its size, seed and
+    parameters (gym:chain_sum?size=400&seed=1&max_terms=3), whose columns need no names. The seeds of two such sets
+    must be further apart than their sizes, or they share rows.
     """
 
     train: str = Field("", json_schema_extra=PLACEMENT)
@@ -22,7 +24,8 @@ class DataConfig(Config):
     validation_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of the training rows held out as validation when that has no address of its own."""
     problem: str = "classification"
-    """`classification`, `numeric`, `multiple_choice`, `exact_match`, or your own as `module:Class`."""
+    """`classification`, `numeric`, `multiple_choice`, `exact_match`, `dialogue`, `gym` (tasks of reasoning-gym, scored
+    by their verifiers), or your own as `module:Class`."""
     instruction: str = ""
     """What the student is told before every input; empty takes the problem's own."""
     input: str = Field("input", min_length=1)

@@ -1,6 +1,7 @@
 """Stage: read the user's rows, check every one, take the subset that is asked for."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -195,8 +196,10 @@ def inputs(config: DataConfig) -> DataInputs:
     """What the stage's cache key depends on beside its configuration. Raises UserError as reading does."""
 
     def content(split: str) -> str:
-        ids = sorted(row.id for _, row in read_located(config, split)) if getattr(config, split) else []
-        return hashlib.sha256("".join(ids).encode()).hexdigest()
+        rows = [row for _, row in read_located(config, split)] if getattr(config, split) else []
+        # Beside what the id hangs on, a verifier's facts: another penalty is another task of the same words.
+        lines = sorted(row.id + (json.dumps(row.facts, sort_keys=True) if row.facts else "") for row in rows)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     code = problem_code(ProblemConfig(name=config.problem))
     return DataInputs(

@@ -11,6 +11,8 @@ from tasks.core.examples import Example, make_example
 from tasks.data.config import DataConfig
 from tasks.data.faults import refuse
 from tasks.data.formats import Row, parse
+from tasks.data.gym import PREFIX as GYM_PREFIX
+from tasks.data.gym import read_gym
 from tasks.data.hub import PREFIX, read_hub
 from tasks.data.sources import read_files
 
@@ -32,6 +34,8 @@ def read_located(config: DataConfig, split: str) -> list[tuple[str, Example]]:
         raise UserError(
             "no rows are named", field=field, mend=f"give a file, for example --data.{split}=rows.jsonl"
         )
+    if address.startswith(GYM_PREFIX):
+        return read_gym(address, field)
     if address.startswith(PREFIX):
         rows = read_hub(address, field, split)
     else:

@@ -15,7 +15,8 @@ class ProblemConfig(Config):
     """Which problem, and what it needs to know of the data."""
 
     name: str = "classification"
-    """`classification`, `numeric`, `multiple_choice`, `exact_match`, or your own as `module:Class`."""
+    """`classification`, `numeric`, `multiple_choice`, `exact_match`, `gym`, `dialogue`, or your own as
+    `module:Class`."""
     instruction: str = ""
     """What the student is told before every input; empty takes the problem's own."""
     labels: tuple[str, ...] = ()

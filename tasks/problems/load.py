@@ -6,6 +6,7 @@ import inspect
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 
 from tasks.core.errors import UserError
 from tasks.problems.base import Problem, ProblemConfig
@@ -15,6 +16,8 @@ BUILT_IN = {
     "numeric": "tasks.problems.numeric:Numeric",
     "multiple_choice": "tasks.problems.multiple_choice:MultipleChoice",
     "exact_match": "tasks.problems.exact_match:ExactMatch",
+    "dialogue": "tasks.problems.dialogue:Dialogue",
+    "gym": "tasks.problems.gym:Gym",
 }
 _FIELD = "data.problem"
 
@@ -44,7 +47,7 @@ def _problem_class(name: str) -> type[Problem]:
             field=_FIELD,
             mend=f"{hint}built in are {', '.join(BUILT_IN)}; your own is named module:Class",
         )
-    module = _module(module_name)
+    module = import_module(module_name, _FIELD)
     found = getattr(module, class_name, None)
     if not (inspect.isclass(found) and issubclass(found, Problem)):
         own = [
@@ -65,16 +68,19 @@ def _problem_class(name: str) -> type[Problem]:
     return found
 
 
-def _module(name: str) -> object:
+def import_module(name: str, field: str) -> ModuleType:
+    """An installed module, or one of the user's in the current folder. Raises UserError, for the configuration field
+    `field`, when it cannot be imported.
+    """
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last, so that a file of the user's never hides an installed package
     importlib.invalidate_caches()  # the file may be newer than the process
     try:
         return importlib.import_module(name)
-    except (ImportError, SyntaxError, ValueError) as error:
+    except Exception as error:  # the user's module may raise anything
         raise UserError(
-            f"the module {name!r} cannot be imported: {error}",
-            field=_FIELD,
+            f"the module {name!r} cannot be imported: {type(error).__name__}: {error}",
+            field=field,
             mend=f"it must be installed, or lie in the current folder ({here})",
         ) from error

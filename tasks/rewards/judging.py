@@ -1,0 +1,135 @@
+"""Who says what an answer is worth: the problem, a function of the user's in a sandbox, or a reward model."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.core.errors import UserError
+from tasks.core.examples import Example
+from tasks.core.references import ModelRef
+from tasks.problems.base import Problem
+from tasks.rewards.config import RewardConfig
+from tasks.rewards.sandboxed import CannotStart, Outcome, Sandbox
+
+Progress = Callable[[int, int], None]
+
+MOST_TIMED_OUT = 10
+"""When so many answers in a row, from the first one, run out of time, the function hangs on all of them."""
+_ROUNDING = 1e-6
+_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The worth of an answer, in [0, 1]. After a failure ("timed_out", "crashed", "invalid") it is 0."""
+
+    reward: float
+    failure: str = ""
+    reason: str = ""
+
+
+def judge(
+    config: RewardConfig,
+    problem: Problem,
+    model: ModelRef | None,
+    rows: Sequence[Example],
+    progress: Progress,
+) -> list[Judgement]:
+    """One judgement per row, in order. A row without a completion is judged by its own right answer.
+
+    Raises UserError when a function fails on the first `MOST_TIMED_OUT` rows for want of time or cannot be started,
+    and when a reward model is missing or gives something that is no number.
+    """
+    if config.by == "model":
+        return _by_model(config, problem, model, rows, progress)
+    verify = _by_function if config.by == "function" else _by_problem
+    return list(_counted(verify(config, problem, rows), len(rows), progress))
+
+
+def answer_of(problem: Problem, row: Example) -> str:
+    """The model's answer; of a row that has none, the right one."""
+    return problem.target(row) if row.completion is None else row.completion
+
+
+def fit(value: Any) -> Judgement:
+    """What a verifier returned as a judgement; True and False are 1 and 0.
+
+    Anything but a number in [0, 1] is invalid and worth 0: a 7 clipped to 1 would make the best answer of one.
+    """
+    shown = "nothing" if value is None else repr(value)[:100]
+    if not isinstance(value, int | float):
+        return Judgement(0.0, "invalid", f"it returned {shown}, not a number")
+    if not -_ROUNDING <= value <= 1 + _ROUNDING:  # nor is NaN within
+        return Judgement(0.0, "invalid", f"it returned {shown}, not a number from 0 to 1")
+    return Judgement(min(max(float(value), 0.0), 1.0))
+
+
+def _by_problem(config: RewardConfig, problem: Problem, rows: Sequence[Example]) -> Iterator[Judgement]:
+    for row in rows:
+        yield fit(problem.score(row, answer_of(problem, row)).value)
+
+
+def _by_function(config: RewardConfig, problem: Problem, rows: Sequence[Example]) -> Iterator[Judgement]:
+    in_time = False
+    with Sandbox(config.function, memory_mb=config.memory_mb) as sandbox:
+        for number, row in enumerate(rows, 1):
+            prompt = "\n".join(f"{message['role']}: {message['content']}" for message in problem.prompt(row))
+            values = (prompt, answer_of(problem, row), row.model_dump(mode="json"))
+            try:
+                outcome = sandbox.call(*values, time_limit_s=config.time_limit_s)
+            except CannotStart as error:
+                raise UserError(
+                    f"{config.function} cannot be started in a process of its own: {error}",
+                    field="reward.function",
+                    mend="import it from the current folder to see why; with reward.memory_mb, raise that",
+                ) from error
+            in_time = in_time or outcome.failure != "timed_out"
+            if number == MOST_TIMED_OUT and not in_time:
+                raise UserError(
+                    f"{config.function} gave no answer within {config.time_limit_s:g} s to any of the first {number}",
+                    field="reward.time_limit_s",
+                    mend="raise it, or make the function faster",
+                )
+            yield _of_outcome(outcome)
+
+
+def _of_outcome(outcome: Outcome) -> Judgement:
+    return Judgement(0.0, outcome.failure, outcome.reason) if outcome.failure else fit(outcome.value)
+
+
+def _by_model(
+    config: RewardConfig,
+    problem: Problem,
+    model: ModelRef | None,
+    rows: Sequence[Example],
+    progress: Progress,
+) -> list[Judgement]:
+    if model is None:
+        raise UserError(
+            "there is no reward model", field="reward.by", mend="train one, or choose problem or function"
+        )
+    if not rows:
+        return []
+    from tasks.reward_model.scoring import load_reward_model
+
+    scorer = load_reward_model(model, precision=config.precision, batch_size=config.batch_size)
+    prompts = [problem.prompt(row) for row in rows]
+    rewards = scorer.score(prompts, [answer_of(problem, row) for row in rows], progress)
+    if broken := [reward for reward in rewards if fit(reward).failure]:
+        raise UserError(
+            f"the reward model {model.uri} gives {broken[0]} for {len(broken)} of {len(rewards)} answers",
+            field="reward.by",
+            mend="train it again with a lower learning rate; with float16 weights, take bfloat16 or float32",
+        )
+    return [Judgement(reward) for reward in rewards]
+
+
+def _counted(judgements: Iterable[Judgement], total: int, progress: Progress) -> Iterator[Judgement]:
+    """Pass judgements on and report how many there were, twice a second."""
+    last = time.monotonic()
+    for number, judgement in enumerate(judgements, 1):
+        yield judgement
+        if number == total or time.monotonic() - last > _EVERY_S:
+            last = time.monotonic()
+            progress(number, total)

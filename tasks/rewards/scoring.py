@@ -1,0 +1,42 @@
+"""One reward for a whole loop: of samples, of training rows, and of the answers to a held-out set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.core.config import Config
+from tasks.core.flow_run import Run
+from tasks.core.references import DatasetRef, ModelRef
+from tasks.problems.base import ProblemConfig
+from tasks.rewards import answers, stage
+from tasks.rewards.answers import AnswersInputs
+from tasks.rewards.config import RewardConfig, function_code
+from tasks.rewards.stage import ScoreInputs, ScoreResult
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What rewards answers: a problem's own score, a function of the user's, or a reward model."""
+
+    run: Run
+    config: RewardConfig
+    problem: ProblemConfig
+    reward_model: ModelRef | None = None
+
+    def score(
+        self, rows: DatasetRef, *, known: Sequence[DatasetRef] = (), label: str = "score"
+    ) -> ScoreResult:
+        """The rows with their rewards; a row that stands in one of `known` keeps the reward it has there."""
+        inputs = ScoreInputs(
+            rows=rows,
+            problem=self.problem,
+            reward_model=self.reward_model,
+            known=list(known),
+            code=function_code(self.config),
+        )
+        return self.run.stage(stage.STAGE, self.config, inputs, label=label)
+
+    def of_answers(self, predictions: DatasetRef, questions: DatasetRef, *, label: str) -> ScoreResult:
+        """The rewards of a student's answers, as an evaluation kept them, to `questions`."""
+        inputs = AnswersInputs(predictions=predictions, questions=questions)
+        samples = self.run.stage(answers.STAGE, Config(), inputs, label=f"{label}: answers").samples
+        return self.score(samples, label=label)
