@@ -1,0 +1,1 @@
+"""A learned reward: preference pairs, the training of a reward model on them, and scoring with it."""
