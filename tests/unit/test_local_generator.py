@@ -1,6 +1,7 @@
 """The transformers generator against transformers' own generate, one prompt at a time, on a tiny model."""
 
 import itertools
+import random
 from collections import Counter
 from functools import partial
 from types import SimpleNamespace
@@ -12,8 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.core.errors import UserError
 from tasks.core.generators.base import Completion, Message, Sampling
-from tasks.core.generators.decoding import compute_prefix, evaluating, plan_batches
+from tasks.core.generators.buffered_cache import ROOM
+from tasks.core.generators.continuous_batch import ContinuousBatch
+from tasks.core.generators.decoding import Limits, evaluating, next_to_join, plan_batches
 from tasks.core.generators.local import LOGIT_COST, TransformersGenerator
+from tasks.core.generators.prefix import compute_prefix
 from tasks.core.models import render
 from tests.tiny_model import build_tiny_model
 
@@ -168,6 +172,135 @@ def test_samples_do_not_depend_on_batches_or_memory_limits(
     assert other_seed != one_batch
 
 
+def test_waiting_prompts_take_the_places_of_ended_ones(
+    tiny: SimpleNamespace, early_end: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = prompts_of_many_lengths()
+    expected = [reference(tiny, messages, 12, early_end) for messages in prompts]
+    reads: list[tuple[int, int]] = []
+    forward = tiny.model.forward
+    monkeypatch.setattr(
+        tiny.model,
+        "forward",
+        lambda **inputs: (reads.append(inputs["input_ids"].shape), forward(**inputs))[1],
+    )
+    completions = generator(tiny, batch_size=4).generate(prompts, Sampling(max_new_tokens=12))
+    monkeypatch.undo()
+    assert [c.text for c in completions] == [reference_text(tiny, tokens) for tokens in expected]
+    assert [c.completion_tokens for c in completions] == [len(tokens) for tokens in expected]
+    steps = [rows for rows, width in reads if width == 1]
+    # Batches of four that wait for their last row would take as many steps as their longest rows have tokens.
+    by_length = sorted(range(13), key=lambda i: (len(tiny.encode(prompts[i])), tiny.encode(prompts[i])))[::-1]
+    waiting = sum(max(len(expected[i]) for i in by_length[at : at + 4]) - 1 for at in range(0, 13, 4))
+    assert max(steps) == 4
+    assert len(steps) < waiting
+
+
+def test_long_completions_of_prompts_that_come_and_go_are_those_of_transformers(
+    tiny: SimpleNamespace, early_end: list[int]
+) -> None:
+    """Long enough for the buffers to be made anew several times, with rows joining in between."""
+    prompts = prompts_of_many_lengths(9)
+    new = 3 * ROOM + 5
+    completions = generator(tiny, batch_size=3).generate(prompts, Sampling(max_new_tokens=new))
+    expected = [reference(tiny, messages, new, early_end) for messages in prompts]
+    assert [c.completion_tokens for c in completions] == [len(tokens) for tokens in expected]
+    assert [c.text for c in completions] == [reference_text(tiny, tokens) for tokens in expected]
+
+
+def test_logits_in_a_batch_of_rows_that_come_and_go_are_those_of_each_row_alone(
+    tiny: SimpleNamespace,
+) -> None:
+    rng = random.Random(0)
+    head = [7, 8, 9, 10]
+
+    def tokens(count: int) -> list[int]:
+        return [rng.randrange(4, 260) for _ in range(count)]
+
+    with evaluating(tiny.model):
+        prefix = compute_prefix(tiny.model, [[*head, 11], [*head, 12]])
+        batch = ContinuousBatch(tiny.model, prefix)
+        rows: list[list[int]] = []
+        for _ in range(150):
+            logits: list[torch.Tensor] = []
+            if rows and rng.random() < 0.8:
+                new = tokens(len(rows))
+                logits.append(batch.step(new))
+                rows = [[*row, token] for row, token in zip(rows, new, strict=True)]
+            elif rows:
+                logits.append(torch.empty(0, len(tiny.tokenizer)))
+            if len(rows) < 3 and rng.random() < 0.5:
+                joining = [head + tokens(rng.randrange(1, 40)) for _ in range(rng.randrange(1, 3))]
+                joining += joining[:1] * rng.randrange(3)
+                logits.append(batch.join(joining))
+                rows += joining
+            got = torch.cat(logits) if logits else torch.empty(0, len(tiny.tokenizer))
+            for row, values in zip(rows[-len(got) :], got, strict=False):
+                alone = tiny.model(torch.tensor([row])).logits[0, -1]
+                torch.testing.assert_close(values, alone, atol=2e-4, rtol=1e-4)
+            staying = [place for place in range(len(rows)) if rng.random() < 0.9 and len(rows[place]) < 150]
+            rows = [rows[place] for place in batch.keep(staying)]
+            assert len(batch) == len(rows)
+
+
+def test_prompts_join_with_their_equals_and_when_a_quarter_of_the_batch_is_free() -> None:
+    prompts = [[9] * 10] * 6 + [[8] * 10] * 6 + [[7] * 3]
+    limits = Limits(rows=8, tokens=1000, new_tokens=10)
+    waiting = list(range(13))
+    assert next_to_join(prompts, waiting, [], limits) == [0, 1, 2, 3, 4, 5]
+    assert next_to_join(prompts, waiting[6:], [0, 1, 2, 3, 4], limits) == []  # three places for six equals
+    assert next_to_join(prompts, waiting[6:], [0, 1, 2, 3], limits) == [
+        6,
+        7,
+        8,
+        9,
+    ]  # half the batch is enough
+    assert next_to_join(prompts, waiting[12:], [0, 1, 2, 3, 4, 5, 6], limits) == [12]
+    assert next_to_join(prompts, waiting[12:], [0, 1, 2, 3, 4, 5, 6, 7], limits) == []
+    assert next_to_join(prompts, [], [0], limits) == []
+    narrow = Limits(rows=8, tokens=45, new_tokens=10)  # two rows of 20
+    assert next_to_join(prompts, waiting, [], narrow) == [0, 1]
+    assert next_to_join(prompts, waiting[2:], [0], narrow) == [2]
+    assert next_to_join(prompts, waiting, [], Limits(rows=8, tokens=5, new_tokens=10)) == [0]
+
+
+def test_a_stream_decides_a_sample_whatever_else_is_asked_and_in_which_order(
+    tiny: SimpleNamespace, early_end: list[int]
+) -> None:
+    prompts = prompts_of_many_lengths()
+    sampling = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
+    streams = [2**63 - 1 - 5 * i for i in range(13)]
+    drawn = generator(tiny).generate(prompts, sampling, streams=streams)
+    order = random.Random(1).sample(range(13), 7)
+    again = generator(tiny, batch_size=3).generate(
+        [prompts[i] for i in order], sampling, streams=[streams[i] for i in order]
+    )
+    assert again == [drawn[i] for i in order]
+    plain = generator(tiny).generate(prompts, sampling)
+    assert generator(tiny).generate(prompts, sampling, streams=range(13)) == plain
+    assert [a.text for a in plain] != [a.text for a in drawn]
+    with pytest.raises(ValueError, match="13 prompts have 2 streams"):
+        generator(tiny).generate(prompts, sampling, streams=[1, 2])
+
+
+def test_samples_are_draws_of_the_models_own_distribution(tiny: SimpleNamespace) -> None:
+    messages = prompt("play some music")
+    draws = 3000
+    completions = generator(tiny, batch_size=1000).generate(
+        [messages] * draws, Sampling(max_new_tokens=1, temperature=0.7), streams=range(7, 7 + draws)
+    )
+    seen = Counter(completion.text for completion in completions)
+    with torch.no_grad():
+        logits = tiny.model(torch.tensor([tiny.encode(messages)])).logits[0, -1]
+    expected: Counter[str] = Counter()
+    for token, share in enumerate((logits / 0.7).softmax(-1).tolist()):
+        expected[reference_text(tiny, [token])] += share
+    likely = [text for text, share in expected.items() if share * draws >= 20]
+    assert len(likely) > 20
+    chi2 = sum((seen[text] - expected[text] * draws) ** 2 / (expected[text] * draws) for text in likely)
+    assert chi2 < len(likely) + 5 * (2 * len(likely)) ** 0.5
+
+
 def test_samples_of_one_prompt_differ_and_its_greedy_completions_do_not(tiny: SimpleNamespace) -> None:
     prompts = [prompt("play some music")] * 6
     assert (
@@ -267,18 +400,21 @@ def test_a_model_in_training_generates_without_dropout_and_stays_in_training(
     assert [c.text for c in completions] == [reference_text(tiny, reference(tiny, m, 6)) for m in prompts]
 
 
-def test_sliding_windows_agree_with_transformers_because_no_prefix_is_shared() -> None:
+@pytest.mark.parametrize("batch_size", [4, 2])
+def test_sliding_windows_agree_with_transformers_because_no_prefix_is_shared(batch_size: int) -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
     config = MistralConfig(
         vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=6, initializer_range=0.1, eos_token_id=1, pad_token_id=0,
+        num_key_value_heads=2, sliding_window=6, initializer_range=0.1, eos_token_id=[1, 24], pad_token_id=0,
     )  # fmt: skip
     torch.manual_seed(0)
     model = MistralForCausalLM(config).eval()
     encoded = [[5, 6, 7, 8, *range(20, 20 + extra)] for extra in (1, 3, 9, 20)]
     tokenizer = SimpleNamespace(eos_token_id=1, decode=lambda tokens, **_: " ".join(map(str, tokens)))
-    engine = TransformersGenerator(model, lambda messages: encoded[int(messages[0]["content"])], tokenizer)
+    engine = TransformersGenerator(
+        model, lambda messages: encoded[int(messages[0]["content"])], tokenizer, batch_size=batch_size
+    )
     completions = engine.generate(
         [[{"role": "user", "content": str(i)}] for i in range(4)], Sampling(max_new_tokens=9)
     )

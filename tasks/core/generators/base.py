@@ -39,7 +39,7 @@ class Sampling(Config):
     """A completion is one of these texts, drawn token by token among what can still become one; empty leaves it
     free. A server behind HTTP is not told, for the protocol has no common word for it."""
     seed: int = Field(0, ge=0)
-    """Seed of the sampling; prompt i of a call draws from its own stream, whatever batch it falls into."""
+    """Seed of the sampling; every prompt of a call draws from a stream of its own, whatever batch it falls into."""
 
 
 class Completion(BaseModel):
@@ -70,7 +70,30 @@ class Generator(Protocol):
     usage: Usage
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress | None = None
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        *,
+        streams: Sequence[int] | None = None,
     ) -> list[Completion]:
-        """One completion per prompt, in the prompts' order."""
+        """One completion per prompt, in the prompts' order.
+
+        `streams` names the random stream of each prompt by a number from 0 to 2**63 - 1; by default prompt i has
+        stream i. What is drawn for a prompt depends on prompt, `sampling` and stream, not on the rest of the call.
+        """
         ...
+
+
+def streams_of(prompts: Sequence[Prompt], streams: Sequence[int] | None) -> Sequence[int]:
+    """The stream of each prompt. Raises ValueError when there is not one each."""
+    if streams is None:
+        return range(len(prompts))
+    if len(streams) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts have {len(streams)} streams")
+    return streams
+
+
+def request_seed(sampling: Sampling, stream: int) -> int:
+    """The seed of a stream for an engine that takes one per request; 31 bits, which every one of them holds."""
+    return (sampling.seed + stream) % 2**31

@@ -1,14 +1,15 @@
-"""Batched decoding: a shared prefix is computed once, and a row that has ended leaves its batch at once."""
+"""Batched decoding: a row that has ended leaves its batch at once, and waiting ones take its place."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tasks.core.generators.continuous_batch import ContinuousBatch
+from tasks.core.generators.prefix import Prefix
+
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import DynamicCache
 
     from tasks.core.generators.base import Sampling
 
@@ -45,69 +46,14 @@ def plan_batches(costs: Sequence[tuple[Any, ...]], max_rows: int, max_tokens: in
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """The tokens every prompt of a call begins with: how many, and their keys and values (one row)."""
+class Limits:
+    """How much is in flight at once."""
 
-    length: int
-    cache: "DynamicCache"
-
-    def expanded(self, rows: int) -> "DynamicCache":
-        """A cache of its own for a batch of `rows`."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(rows)
-        return cache
-
-
-def compute_prefix(model: Any, prompts: Sequence[list[int]]) -> Prefix:
-    """The longest common prefix of `prompts` that leaves each at least one token, run through the model.
-
-    The padding of a batch stands between the prefix and the rest, where full attention masks it out exactly.
-    A sliding window counts padding too, and a recurrent state runs through it: with such layers the prefix is
-    empty.
-    """
-    import torch
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    cache = DynamicCache(config=model.config)
-    if len(prompts) < 2 or any(type(layer) is not DynamicLayer for layer in cache.layers):
-        return Prefix(0, cache)
-    first, last = min(prompts), max(prompts)
-    longest = min(map(len, prompts)) - 1
-    length = next((i for i in range(longest) if first[i] != last[i]), longest)
-    if length:
-        ids = torch.tensor([first[:length]], device=model.device)
-        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return Prefix(length, cache)
-
-
-def prefill(
-    model: Any, rows: Sequence[list[int]], prefix: Prefix, keep: int
-) -> tuple["Tensor", "Tensor", "DynamicCache"]:
-    """Run the rows, which all begin with `prefix`, through the model in one left-padded batch.
-
-    Returns the logits of the last `keep` positions (rows, keep, vocabulary), the attention mask (rows,
-    prefix + width) and the cache filled with all of it.
-    """
-    import torch
-
-    rests = [row[prefix.length :] for row in rows]
-    width = max(map(len, rests))
-    # The padding is masked out, so any token will do; 0 exists in every vocabulary.
-    ids = torch.tensor([[0] * (width - len(rest)) + rest for rest in rests])
-    mask = torch.tensor([[1] * prefix.length + [0] * (width - len(rest)) + [1] * len(rest) for rest in rests])
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
-    cache = prefix.expanded(len(rows))
-    mask = mask.to(model.device)
-    logits = model(
-        input_ids=ids.to(model.device),
-        attention_mask=mask,
-        position_ids=positions.to(model.device),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=keep,
-    ).logits
-    return logits, mask, cache
+    rows: int
+    tokens: int
+    """Of all rows, each counted as long as the longest of them may become; one row is always allowed."""
+    new_tokens: int
+    """Longest completion."""
 
 
 def decode(
@@ -116,50 +62,63 @@ def decode(
     prefix: Prefix,
     choose: Callable[["Tensor", list[int], list[list[int]]], "Tensor"],
     finish: Callable[[list[int]], Finish | None],
+    limits: Limits,
 ) -> Iterator[tuple[int, list[int], Finish]]:
-    """Continue every prompt of a batch and yield (row, its new tokens, why it ended) as rows end.
+    """Continue every prompt, the longest first, and yield (row, its new tokens, why it ended) as rows end.
 
     `choose` takes logits (rows in flight, vocabulary), the rows' indices and their new tokens so far, and returns
     one token each; `finish` takes the tokens of a row so far and says why it ends, or None while it goes on.
     """
     import torch
 
-    # Several samples of one prompt share its reading; a row's place is where its prompt stands in the cache.
-    distinct = list(dict.fromkeys(map(tuple, prompts)))
-    places = [distinct.index(tuple(prompt)) for prompt in prompts]
-    logits, mask, cache = prefill(model, [list(prompt) for prompt in distinct], prefix, 1)
-    logits = logits[places, -1]
-    positions = mask.sum(1, keepdim=True)
-
-    rows = list(range(len(prompts)))
-    tokens: list[list[int]] = [[] for _ in prompts]
-    while True:
+    batch = ContinuousBatch(model, prefix)
+    waiting = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]), reverse=True)
+    rows: list[int] = []
+    tokens: dict[int, list[int]] = {}
+    parts: list[Tensor] = []
+    while waiting or rows:
+        if batch.open or not rows:
+            joining = next_to_join(prompts, waiting, rows, limits)
+            if joining:
+                parts.append(batch.join([prompts[row] for row in joining]))
+                waiting = waiting[len(joining) :]
+                rows += joining
+                tokens |= {row: [] for row in joining}
         going = []
-        chosen = choose(logits, rows, [tokens[row] for row in rows]).tolist()
-        for at, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+        chosen = choose(torch.cat(parts), rows, [tokens[row] for row in rows]).tolist()
+        for place, (row, token) in enumerate(zip(rows, chosen, strict=True)):
             tokens[row].append(token)
             if (why := finish(tokens[row])) is None:
-                going.append(at)
+                going.append(place)
             else:
-                yield row, tokens[row], why
-        if not going:
-            return
-        rows, places = [rows[at] for at in going], [places[at] for at in going]
-        if places != list(range(len(mask))):
-            kept = torch.tensor(places, device=model.device)
-            cache.batch_select_indices(kept)
-            mask, positions = mask[kept], positions[kept]
-            places = list(range(len(rows)))
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        logits = model(
-            input_ids=torch.tensor([tokens[row][-1:] for row in rows], device=model.device),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        positions = positions + 1
+                yield row, tokens.pop(row), why
+        rows = [rows[place] for place in batch.keep(going)]
+        parts = [batch.step([tokens[row][-1] for row in rows])] if rows else []
+
+
+def next_to_join(
+    prompts: Sequence[list[int]], waiting: Sequence[int], rows: Sequence[int], limits: Limits
+) -> Sequence[int]:
+    """The first of the `waiting` rows for which there is room beside `rows`, or none yet.
+
+    Reading a prompt costs as much as many steps, so equal prompts, which are read once, join together where they can,
+    and while others are in flight the next ones wait until a quarter of the batch is free.
+    """
+    if not waiting:
+        return []
+    longest = max(len(prompts[row]) for row in [waiting[0], *rows]) + limits.new_tokens
+    most = max(1, min(limits.rows, limits.tokens // longest))
+    fitting = waiting[: max(0, most - len(rows))]
+    if len(fitting) == len(waiting):
+        return fitting
+    equal = next((at for at, row in enumerate(waiting) if prompts[row] != prompts[waiting[0]]), len(waiting))
+    least = max(1, most // 4, min(equal, most // 2))
+    if rows and len(fitting) < least:
+        return []
+    whole = len(fitting)
+    while whole and prompts[waiting[whole - 1]] == prompts[waiting[len(fitting)]]:
+        whole -= 1
+    return fitting[:whole] if whole >= least else fitting
 
 
 def choose_tokens(logits: "Tensor", sampling: "Sampling", draws: Sequence[float]) -> "Tensor":

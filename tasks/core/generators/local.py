@@ -1,25 +1,18 @@
 """A transformers model in this process as a generator, and the likelihood it gives to texts."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import UserError
-from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage
+from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage, streams_of
 from tasks.core.generators.choices import ChoiceTree
-from tasks.core.generators.decoding import (
-    Finish,
-    Prefix,
-    choose_tokens,
-    compute_prefix,
-    decode,
-    evaluating,
-    plan_batches,
-    prefill,
-)
+from tasks.core.generators.decoding import Finish, Limits, choose_tokens, decode, evaluating, plan_batches
+from tasks.core.generators.prefix import compute_prefix, prefill
 from tasks.core.models import end_of_turn
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from torch import Tensor
 
 LOGIT_COST = 16
@@ -52,14 +45,21 @@ class TransformersGenerator:
         self._context: int | None = getattr(text_config, "max_position_embeddings", None)
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress | None = None
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        *,
+        streams: Sequence[int] | None = None,
     ) -> list[Completion]:
         """One completion per prompt, in the prompts' order; token counts include the end-of-sequence token.
 
         A prompt that leaves no room for `sampling.max_new_tokens` in the model's context gives a completion
         that is an error.
         """
-        encoded = [self._encode(prompt) for prompt in prompts]
+        from numpy.random import default_rng
+
+        encoded = self._encode_all(prompts)
         faults = [self._fault(len(ids), sampling.max_new_tokens) for ids in encoded]
         completions = {
             index: Completion(text="", finish="error", prompt_tokens=len(encoded[index]), error=fault)
@@ -75,13 +75,15 @@ class TransformersGenerator:
         with evaluating(self._model):
             prefix = compute_prefix(self._model, [encoded[index] for index in fitting])
             choices = self._choices(sampling)
-            costs = [(len(encoded[index]) + sampling.max_new_tokens, encoded[index]) for index in fitting]
-            for batch in plan_batches(costs, self._batch_size, self._max_batch_tokens):
-                members = {fitting[place]: encoded[fitting[place]] for place in batch}
-                for index, tokens, finish in self._decode(members, prefix, sampling, choices):
-                    completions[index] = self._complete(len(encoded[index]), tokens, finish, sampling.stop)
-                    if progress:
-                        progress(len(completions), len(prompts))
+            limits = Limits(self._batch_size, self._max_batch_tokens, sampling.max_new_tokens)
+            draws = [default_rng([sampling.seed, stream]) for stream in streams_of(prompts, streams)]
+            choose = partial(_choose, sampling, choices, [draws[index] for index in fitting])
+            finish = partial(self._finish, sampling=sampling)
+            rows = [encoded[index] for index in fitting]
+            for row, tokens, why in decode(self._model, rows, prefix, choose, finish, limits):
+                completions[fitting[row]] = self._complete(len(rows[row]), tokens, why, sampling.stop)
+                if progress:
+                    progress(len(completions), len(prompts))
         return [completions[index] for index in range(len(prompts))]
 
     def log_likelihood(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> list[tuple[float, int]]:
@@ -95,7 +97,7 @@ class TransformersGenerator:
 
         end = end_of_turn(self._tokenizer)
         answers = [[*self._tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in targets]
-        encoded = [self._encode(prompt) for prompt in prompts]
+        encoded = self._encode_all(prompts)
         rows = [ids + answer for ids, answer in zip(encoded, answers, strict=True)]
         for ids, answer in zip(encoded, answers, strict=True):
             if fault := self._fault(len(ids), len(answer)):
@@ -111,34 +113,23 @@ class TransformersGenerator:
             for batch in plan_batches(costs, self._batch_size, self._max_batch_tokens):
                 longest = max(len(answers[index]) for index in batch)
                 # The last token predicts nothing and is not read: the last positions predict the answers.
-                logits, _, _ = prefill(self._model, [rows[index][:-1] for index in batch], prefix, longest)
+                logits, _ = prefill(self._model, [rows[index][:-1] for index in batch], prefix, longest)
                 for index, row in zip(batch, logits, strict=True):
                     answer = torch.tensor(answers[index], device=row.device)
                     scores = row[-len(answer) :].float().log_softmax(dim=-1).gather(1, answer[:, None])
                     results[index] = (scores.double().sum().item(), len(answer))
         return results
 
-    def _decode(
-        self,
-        prompts: Mapping[int, list[int]],
-        prefix: Prefix,
-        sampling: Sampling,
-        choices: ChoiceTree | None,
-    ) -> Iterator[tuple[int, list[int], Finish]]:
-        """Decode one batch, whose prompts are keyed by their index in the call."""
-        import numpy as np
-
-        indices = list(prompts)
-        streams = [np.random.default_rng([sampling.seed, index]) for index in indices]
-
-        def choose(logits: "Tensor", rows: list[int], written: list[list[int]]) -> "Tensor":
-            if choices:
-                logits = choices.restrict(logits, written)
-            return choose_tokens(logits, sampling, [streams[row].random() for row in rows])
-
-        finish = partial(self._finish, sampling=sampling)
-        for row, tokens, why in decode(self._model, list(prompts.values()), prefix, choose, finish):
-            yield indices[row], tokens, why
+    def _encode_all(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """The token ids of each prompt; equal prompts are encoded once."""
+        known: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        encoded = []
+        for prompt in prompts:
+            key = tuple((message["role"], message["content"]) for message in prompt)
+            if key not in known:
+                known[key] = self._encode(prompt)
+            encoded.append(known[key])
+        return encoded
 
     def _choices(self, sampling: Sampling) -> ChoiceTree | None:
         if not sampling.choices:
@@ -183,3 +174,17 @@ class TransformersGenerator:
             prompt_tokens=prompt_tokens,
             completion_tokens=len(tokens),
         )
+
+
+def _choose(
+    sampling: Sampling,
+    choices: ChoiceTree | None,
+    draws: "Sequence[Generator]",
+    logits: "Tensor",
+    rows: list[int],
+    written: list[list[int]],
+) -> "Tensor":
+    """The next token of each of `rows`, every one drawn from its own stream."""
+    if choices:
+        logits = choices.restrict(logits, written)
+    return choose_tokens(logits, sampling, [draws[row].random() for row in rows])

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage
+from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage, streams_of
 from tasks.core.generators.endpoint import Endpoint, EndpointConfig
 from tasks.core.generators.openai_protocol import read_completion, read_error, request_body
 from tasks.core.generators.pacing import LONGEST_WAIT_S, Pause, asked_wait_s, backoff_s
@@ -62,7 +62,12 @@ class OpenAICompatible:
         return self._model
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress | None = None
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        *,
+        streams: Sequence[int] | None = None,
     ) -> list[Completion]:
         """One completion per prompt, in the prompts' order; `progress` is called in the caller's thread.
 
@@ -80,7 +85,8 @@ class OpenAICompatible:
         # The event loop has a thread of its own, because a caller may be inside a running one. An exception
         # here, a KeyboardInterrupt too, cancels every request in flight.
         with start_blocking_portal() as portal:
-            future = portal.start_task_soon(self._answer_all, prompts, sampling, answered.put)
+            drawn = streams_of(prompts, streams)
+            future = portal.start_task_soon(self._answer_all, prompts, drawn, sampling, answered.put)
             future.add_done_callback(lambda _: answered.put(None))
             for done, _ in enumerate(iter(answered.get, None), start=1):
                 if progress:
@@ -94,7 +100,11 @@ class OpenAICompatible:
         return completions
 
     async def _answer_all(
-        self, prompts: Sequence[Prompt], sampling: Sampling, report: Callable[[int], None]
+        self,
+        prompts: Sequence[Prompt],
+        streams: Sequence[int],
+        sampling: Sampling,
+        report: Callable[[int], None],
     ) -> list[Completion]:
         import httpx
 
@@ -102,7 +112,7 @@ class OpenAICompatible:
 
         async def work(queue: Iterator[tuple[int, Prompt]]) -> None:
             for index, prompt in queue:
-                completions[index] = await self._answer(client, index, prompt, sampling)
+                completions[index] = await self._answer(client, streams[index], prompt, sampling)
                 report(index)
 
         queue = iter(enumerate(prompts))
@@ -120,12 +130,12 @@ class OpenAICompatible:
         return [completions[index] for index in range(len(prompts))]
 
     async def _answer(
-        self, client: "httpx.AsyncClient", index: int, prompt: Prompt, sampling: Sampling
+        self, client: "httpx.AsyncClient", stream: int, prompt: Prompt, sampling: Sampling
     ) -> Completion:
         if self._unanswered_in_a_row >= _DEAD_AFTER:
             return self._failed("not sent: the server has stopped answering")
-        body = request_body(self._model, prompt, sampling, index)
-        jitter = random.Random(f"{sampling.seed}:{index}")
+        body = request_body(self._model, prompt, sampling, stream)
+        jitter = random.Random(f"{sampling.seed}:{stream}")
         self.usage.calls += 1
         failures = 0
         answers_before = self._answers

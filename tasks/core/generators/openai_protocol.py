@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from tasks.core.generators.base import Completion, Prompt, Sampling
+from tasks.core.generators.base import Completion, Prompt, Sampling, request_seed
 
 _LONGEST_REASON = 300
 
@@ -39,15 +39,15 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-def request_body(model: str, prompt: Prompt, sampling: Sampling, index: int) -> dict[str, Any]:
-    """The body of a request for one completion; prompt `index` of a call has its own seed."""
+def request_body(model: str, prompt: Prompt, sampling: Sampling, stream: int) -> dict[str, Any]:
+    """The body of a request for one completion, drawn from the random stream of that number."""
     body: dict[str, Any] = {
         "model": model,
         "messages": list(prompt),
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "seed": sampling.seed + index,
+        "seed": request_seed(sampling, stream),
     }
     if sampling.stop:
         body["stop"] = list(sampling.stop)

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import UserError
-from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage
+from tasks.core.generators.base import (
+    Completion,
+    Progress,
+    Prompt,
+    Sampling,
+    Usage,
+    request_seed,
+    streams_of,
+)
 from tasks.core.models import Precision, load_tokenizer, render
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
@@ -55,7 +63,12 @@ class VLLMGenerator:
         )
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress | None = None
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        *,
+        streams: Sequence[int] | None = None,
     ) -> list[Completion]:
         """One completion per prompt, in the prompts' order; `progress` is called once, at the end.
 
@@ -77,10 +90,10 @@ class VLLMGenerator:
                 top_p=sampling.top_p,
                 top_k=sampling.top_k or -1,  # 0 means "all" to newer versions only, -1 to every one
                 stop=list(sampling.stop),
-                seed=sampling.seed + index,
+                seed=request_seed(sampling, stream),
                 **restricted,
             )
-            for index in range(len(prompts))
+            for stream in streams_of(prompts, streams)
         ]
         tokens = [{"prompt_token_ids": render(self._tokenizer, prompt)} for prompt in prompts]
         outputs = self._llm.generate(tokens, parameters, use_tqdm=False, lora_request=self._adapter)
