@@ -1,15 +1,13 @@
-"""The curves, as PNG files: one in light colours to keep, its dark twin for the page."""
+"""The curves of a loop's iterations, as PNG files: one in light colours to keep, its dark twin for the page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
+from tasks.report.drawing import Colours, Curve, Draw, add_legend, iteration_axis, make_curve
 from tasks.report.lineage import Origins
+from tasks.report.tables import Row
 from tasks.report.wording import percent, visible
-
-Row = dict[str, float | int | None]
-"""A row of the iteration table."""
 
 
 @dataclass(frozen=True)
@@ -24,59 +22,35 @@ class Baseline:
     high: float
 
 
-@dataclass(frozen=True)
-class Colours:
-    """One colour per role; text and lines reach a contrast of 4.5 with the ground."""
-
-    ground: str
-    text: str
-    grid: str
-    main: str
-    other: str
-    quiet: str
-
-
-LIGHT = Colours("#ffffff", "#22262b", "#dfe3e8", "#1f56b5", "#a8480a", "#5f6b7a")
-DARK = Colours("#16191d", "#e3e6ea", "#353b43", "#8db7ff", "#ffb072", "#9aa5b3")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A drawn curve; `alt` says in words what it shows."""
-
-    name: str
-    title: str
-    alt: str
-    light: bytes
-    dark: bytes
-
-
 def draw_curves(
-    rows: Sequence[Row], origins: Sequence[Origins], baselines: Sequence[Baseline]
+    rows: Sequence[Row], origins: Sequence[Origins], baselines: Sequence[Baseline], *, sampled: bool = False
 ) -> list[Curve]:
-    """All curves for which the iterations have figures. Equal input gives equal bytes."""
+    """All curves for which the iterations have figures. `sampled`: the rows are a policy's own samples. Equal input
+    gives equal bytes."""
     drawn = []
     axes = {"iteration": "iteration", "train_steps": "optimizer steps", "train_rows": "training rows"}
+    if sampled:
+        # An iteration goes on from a trained policy: its own steps and samples are not all that this one has seen.
+        axes = {"iteration": "iteration"}
     for column, words in axes.items():
         if all(row[column] is not None for row in rows):
             title = f"Test accuracy by {words}"
             alt = f"{title}: {_ends(rows, column)}. The bars are intervals."
-            drawn.append(
-                _curve(
-                    f"accuracy-by-{words.replace(' ', '-')}",
-                    title,
-                    alt,
-                    _accuracy(rows, column, words, baselines),
-                )
-            )
+            name = f"accuracy-by-{words.replace(' ', '-')}"
+            drawn.append(make_curve(name, title, alt, _accuracy(rows, column, words, baselines)))
+    names = ("training data", "samples") if sampled else ("seed", "synthetic")
     title = "Training rows by origin"
-    alt = f"{title}: {origins[0].synthetic:,} synthetic of {_total(origins[0]):,} in the first iteration, "
+    alt = f"{title}: {origins[0].synthetic:,} {names[1]} of {_total(origins[0]):,} in the first iteration, "
     alt += f"{origins[-1].synthetic:,} of {_total(origins[-1]):,} in the last."
-    drawn.append(_curve("rows-by-origin", title, alt, _origins(origins)))
-    if any(row["wrong"] is not None for row in rows):
+    drawn.append(make_curve("rows-by-origin", title, alt, _origins(origins, names)))
+    if sampled and any(row["generated"] is not None for row in rows):
+        title = "Samples drawn and kept"
+        alt = f"{title}, by iteration. The table of iterations has the numbers."
+        drawn.append(make_curve("drawn-and-kept", title, alt, _counts(rows, _DRAWN_AND_KEPT, "samples")))
+    elif not sampled and any(row["wrong"] is not None for row in rows):
         title = "Rows answered wrong, generated and kept"
         alt = f"{title}, by iteration. The table of iterations has the numbers."
-        drawn.append(_curve("wrong-and-kept", title, alt, _wrong_and_kept(rows)))
+        drawn.append(make_curve("wrong-and-kept", title, alt, _counts(rows, _WRONG_AND_KEPT, "rows")))
     return drawn
 
 
@@ -89,35 +63,7 @@ def _total(origins: Origins) -> int:
     return origins.seed + origins.synthetic
 
 
-def _curve(name: str, title: str, alt: str, draw: Callable[[Any, Colours], None]) -> Curve:
-    return Curve(name, title, alt, _png(draw, LIGHT), _png(draw, DARK))
-
-
-def _png(draw: Callable[[Any, Colours], None], colours: Colours) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, 3.2), facecolor=colours.ground, layout="constrained")
-    axes = figure.add_subplot(facecolor=colours.ground)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(colours.quiet)
-    axes.tick_params(colors=colours.text, labelcolor=colours.text)
-    axes.grid(axis="y", color=colours.grid)
-    axes.set_axisbelow(True)
-    draw(axes, colours)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(colours.text)
-    legend = axes.get_legend()
-    for text in legend.get_texts() if legend else ():
-        text.set_color(colours.text)
-        text.set_parse_math(False)  # names of baselines are plain text, whatever signs they hold
-    image = BytesIO()
-    figure.savefig(image, format="png", dpi=200, facecolor=colours.ground, metadata={"Software": None})
-    return image.getvalue()
-
-
-def _accuracy(
-    rows: Sequence[Row], column: str, words: str, baselines: Sequence[Baseline]
-) -> Callable[[Any, Colours], None]:
+def _accuracy(rows: Sequence[Row], column: str, words: str, baselines: Sequence[Baseline]) -> Draw:
     ordered = sorted(rows, key=lambda row: (row[column] or 0, row["iteration"] or 0))
     x = [row[column] or 0 for row in ordered]
     mean, low, high = (
@@ -147,7 +93,7 @@ def _accuracy(
         axes.set_xlabel(words)
         axes.set_ylabel("test accuracy, %")
         if baselines:
-            _legend(axes, columns=2)
+            add_legend(axes, columns=2)
 
     return draw
 
@@ -169,43 +115,46 @@ def _short(name: str) -> str:
     return (words if len(words) <= 24 else words[:23] + "…").lstrip("_")
 
 
-def _origins(origins: Sequence[Origins]) -> Callable[[Any, Colours], None]:
+def _origins(origins: Sequence[Origins], names: tuple[str, str]) -> Draw:
     def draw(axes: Any, colours: Colours) -> None:
         seed, synthetic = [row.seed for row in origins], [row.synthetic for row in origins]
         x = [row.iteration for row in origins]
-        axes.bar(x, seed, width=0.6, color=colours.quiet, label="seed")
-        axes.bar(x, synthetic, width=0.6, bottom=seed, color=colours.main, label="synthetic")
-        _iterations(axes, "rows")
+        axes.bar(x, seed, width=0.6, color=colours.quiet, label=names[0])
+        axes.bar(x, synthetic, width=0.6, bottom=seed, color=colours.main, label=names[1])
+        iteration_axis(axes, "rows")
 
     return draw
 
 
-def _wrong_and_kept(rows: Sequence[Row]) -> Callable[[Any, Colours], None]:
+@dataclass(frozen=True)
+class _Bars:
+    """One column of the iteration table as bars; `colour` is a role of Colours."""
+
+    column: str
+    label: str
+    colour: str
+    place: float
+    width: float = 0.24
+
+
+_WRONG_AND_KEPT = (
+    _Bars("wrong", "wrong", "other", -0.26),
+    _Bars("generated", "generated", "quiet", 0.0),
+    _Bars("kept", "kept", "main", 0.26),
+)
+_DRAWN_AND_KEPT = (
+    _Bars("generated", "drawn", "quiet", -0.19, 0.36),
+    _Bars("kept", "kept", "main", 0.19, 0.36),
+)
+
+
+def _counts(rows: Sequence[Row], columns: Sequence[_Bars], unit: str) -> Draw:
     def draw(axes: Any, colours: Colours) -> None:
-        for offset, column, colour in (
-            (-0.26, "wrong", colours.other),
-            (0.0, "generated", colours.quiet),
-            (0.26, "kept", colours.main),
-        ):
-            known = [row for row in rows if row[column] is not None]
-            places = [(row["iteration"] or 0) + offset for row in known]
-            axes.bar(places, [row[column] for row in known], width=0.24, color=colour, label=column)
-        _iterations(axes, "rows")
+        for bars in columns:
+            known = [row for row in rows if row[bars.column] is not None]
+            places = [(row["iteration"] or 0) + bars.place for row in known]
+            heights = [row[bars.column] for row in known]
+            axes.bar(places, heights, width=bars.width, color=getattr(colours, bars.colour), label=bars.label)
+        iteration_axis(axes, unit)
 
     return draw
-
-
-def _iterations(axes: Any, unit: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.set_xlabel("iteration")
-    axes.set_ylabel(unit)
-    _legend(axes, columns=3)
-
-
-def _legend(axes: Any, columns: int) -> None:
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=9, borderaxespad=0
-    )

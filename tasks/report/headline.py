@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.evaluate import SplitResult
+from tasks.report.beginning import SET_OUT_FROM, Beginning
 from tasks.report.compare import Comparison, Difference
 from tasks.report.records import IterationRecord
 from tasks.report.wording import p_value, percent, points, span
@@ -26,26 +27,28 @@ class Headline:
 
 def headline(
     records: Sequence[IterationRecord],
+    beginning: Beginning,
     change: Difference | None,
     comparisons: Sequence[Comparison],
     confidence: float,
-    stopped: str,
+    cautions: Sequence[str] = (),
 ) -> Headline:
-    """The headline of a loop; `change` is the last iteration against the first, None for a single one."""
-    first, last = records[0].splits["test"], records[-1].splits["test"]
+    """The headline of a loop; `change` is the last iteration against the beginning, None for a single iteration with
+    nothing before it. `cautions` come before those that are found here."""
+    first, last = beginning.test, records[-1].splits["test"]
     rows = f"{last.rows:,} test row{'' if last.rows == 1 else 's'}"
-    cautions = [f"The loop ended early: {stopped}."] if stopped else []
     if change is None:
         return Headline(
             result=f"Test accuracy is {_measured(last)} on {rows}.",
             reading="There was one iteration, so there is no earlier one to compare it with.",
-            cautions=cautions,
+            cautions=list(cautions),
         )
+    training_time = _training_time if beginning.is_iteration else _training_time_since
     return Headline(
-        result=f"Test accuracy went from {_measured(first)} in iteration {records[0].number} "
+        result=f"Test accuracy went from {_measured(first)} {beginning.place} {beginning.name} "
         f"to {_measured(last)} in iteration {records[-1].number}, on {rows}.",
         reading=f"{_difference(change, confidence)} {_meaning(first, last, change)}",
-        cautions=[*cautions, *_earlier_best(records), *_training_time(records, comparisons)],
+        cautions=[*cautions, *_earlier_best(records), *training_time(records, comparisons)],
     )
 
 
@@ -97,4 +100,16 @@ def _training_time(records: Sequence[IterationRecord], comparisons: Sequence[Com
     return [
         f"The last training took {last:,.0f} optimizer steps, the first one {first:,.0f}: part of the "
         "difference may be training time. A baseline on the seed rows with as many steps would tell."
+    ]
+
+
+def _training_time_since(records: Sequence[IterationRecord], comparisons: Sequence[Comparison]) -> list[str]:
+    """The same for a loop that went on from a policy: its steps come on top of that policy's."""
+    steps = [record.metrics.get("train/steps", 0) for record in records]
+    others = (other.steps for other in comparisons if other.name not in SET_OUT_FROM)
+    if not sum(steps) or any(other >= steps[-1] for other in others):
+        return []
+    return [
+        f"The loop trained for {sum(steps):,.0f} optimizer steps in all: part of the difference may be training "
+        "time. A baseline on the training rows with as many steps would tell."
     ]

@@ -40,35 +40,48 @@ class Lineage:
 
 @dataclass(frozen=True)
 class Origins:
-    """Rows of one training set by who wrote them."""
+    """Rows of one training set by who wrote them: the user ("seed"), or a model ("synthetic").
+
+    Of a policy's own samples, `synthetic` are the samples and `seed` the training rows that stand among them.
+    """
 
     iteration: int
     seed: int
     synthetic: int
 
 
-def read_lineage(records: list[IterationRecord]) -> tuple[Lineage, list[Origins]]:
+def read_lineage(records: list[IterationRecord], *, sampled: bool = False) -> tuple[Lineage, list[Origins]]:
     """The lineage of a loop, and the origins of each iteration's training rows, every data set read once."""
-    rows: list[Example] = []
+    read: dict[str, list[Example]] = {}
     origins = []
     for record in records:
-        train = read_examples(record.train)
-        count = Counter(row.origin for row in train)
-        origins.append(Origins(record.number, count["seed"], count["synthetic"]))
-        rows += train
-        rows += read_examples(record.kept) if record.kept else []
-    return Lineage(rows), origins
+        for ref in (record.train, record.kept):
+            if ref is not None and ref.digest not in read:
+                read[ref.digest] = read_examples(ref)
+        trained_on = read[record.trained_on.digest] if record.trained_on else []
+        count = Counter(_written(row, sampled) for row in trained_on)
+        origins.append(Origins(record.number, seed=count[False], synthetic=count[True]))
+    return Lineage(row for rows in read.values() for row in rows), origins
+
+
+def _written(row: Example, sampled: bool) -> bool:
+    """Whether a model wrote the row: where a loop trains on samples, its data may hold an earlier teacher's rows."""
+    return row.completion is not None if sampled else row.origin == "synthetic"
 
 
 @dataclass(frozen=True)
 class Chains:
-    """The synthetic rows of a training set: how many, and the chains of some."""
+    """The synthetic rows, or the samples, of a training set: how many, and the chains of some."""
 
     count: int
     shown: list[list[Ancestor]]
 
 
-def chains(record: IterationRecord, lineage: Lineage, most: int, seed: int) -> Chains:
-    """The chains of the synthetic rows that an iteration trained on, of more than `most` a random choice."""
-    synthetic = [row for row in read_examples(record.train) if row.origin == "synthetic"]
-    return Chains(len(synthetic), [lineage.chain(row) for row in choose(synthetic, most, seed)])
+def chains(
+    record: IterationRecord, lineage: Lineage, most: int, seed: int, *, sampled: bool = False
+) -> Chains:
+    """The chains of the synthetic rows (or samples) that an iteration trained on, of more than `most` a random
+    choice."""
+    rows = read_examples(record.trained_on) if record.trained_on else []
+    written = [row for row in rows if _written(row, sampled)]
+    return Chains(len(written), [lineage.chain(row) for row in choose(written, most, seed)])

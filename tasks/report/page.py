@@ -8,13 +8,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.report import wording
+from tasks.report.beginning import Beginning
 from tasks.report.cases import Cases
 from tasks.report.compare import Changes, Comparison, Difference
-from tasks.report.curves import Baseline, Curve
+from tasks.report.curves import Baseline
+from tasks.report.drawing import Curve
 from tasks.report.headline import Headline
 from tasks.report.lineage import Chains
 from tasks.report.records import IterationRecord
-from tasks.report.tables import REASONS, ClassChange, FilterCounts, Usage
+from tasks.report.reward_curves import MOST_HISTOGRAMS
+from tasks.report.sample_section import Samples
+from tasks.report.samples import REJECTED
+from tasks.report.tables import REASONS, ClassChange, FilterCounts, Row, Usage
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,11 @@ class Page:
     confidence: float
     most_rows: int
     headline: Headline
+    beginning: Beginning
     records: list[IterationRecord]
-    rows: list[dict[str, float | int | None]]
+    rows: list[Row]
+    headings: dict[str, str]
+    """Columns of the iteration table beside the accuracy."""
     compared: list[Compared]
     curves: list[Curve]
     classes: list[ClassChange]
@@ -50,6 +58,14 @@ class Page:
     usage: list[Usage]
     errors: list[tuple[str, int]]
     settings: dict[str, Any]
+    samples: Samples | None = None
+    """Where the loop trained on its policy's own samples."""
+
+    @property
+    def taught(self) -> bool:
+        """Whether the page speaks of a teacher: always, but for a loop over samples that had none."""
+        asked = any(record.exchanges or record.failures or record.counts for record in self.records)
+        return self.samples is None or asked
 
 
 def render(page: Page) -> str:
@@ -67,12 +83,20 @@ def render(page: Page) -> str:
         "percent": wording.percent,
         "points": wording.points,
         "figure": wording.figure,
+        "decimals": wording.decimals,
         "visible": wording.visible,
         "cut": wording.cut,
         "data_uri": _data_uri,
     }
     template = environment.get_template("page.html.jinja")
-    return template.render(page=page, reasons=REASONS, span=wording.span, p_value=wording.p_value)
+    return template.render(
+        page=page,
+        reasons=REASONS,
+        rejected=REJECTED,
+        most_histograms=MOST_HISTOGRAMS,
+        span=wording.span,
+        p_value=wording.p_value,
+    )
 
 
 def _data_uri(image: bytes) -> str:

@@ -4,6 +4,7 @@ from pydantic import BaseModel, Field
 
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.evaluate import SplitResult
+from tasks.improve.figures import Selection
 from tasks.report.compare import Comparison
 
 
@@ -27,6 +28,14 @@ class IterationRecord(BaseModel):
     """Rows of tasks.filter.rules.Rejection."""
     counts: dict[str, int] = Field(default_factory=dict)
     """Candidates kept, and rejected by reason."""
+    selections: list[Selection] = Field(default_factory=list)
+    """What was trained on of a policy's own samples, an Improve step each."""
+
+    @property
+    def trained_on(self) -> DatasetRef | None:
+        """The rows that this iteration trained on; None when it took no Improve step, and `train` are the rows behind
+        the policy that it left as it was."""
+        return self.kept if self.selections else self.train
 
 
 class LoopRecord(BaseModel):

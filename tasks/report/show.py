@@ -4,11 +4,13 @@ import shlex
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tasks.core.artifacts import markdown_artifact, table_artifact
 from tasks.core.examples import read_records
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowRun
+from tasks.core.references import DatasetRef
 from tasks.core.settings import home
 from tasks.core.store import fetch
 from tasks.core.tracking import flatten
@@ -66,9 +68,16 @@ def _keep_tables(run: FlowRun, run_id: str, iteration: IterationRecord) -> None:
         run_id, [{name: row[name] for name in columns} for row in answers], "test_predictions.json"
     )
     if iteration.kept is not None:
-        kept = islice(read_records(iteration.kept), MOST_TABLE_ROWS)
-        rows = [{name: row[name] for name in ("input", "target", "parent")} for row in kept]
-        run.tracking.table(run_id, rows, "kept_rows.json")
+        run.tracking.table(run_id, kept_table(iteration.kept), "kept_rows.json")
+
+
+def kept_table(kept: DatasetRef) -> list[dict[str, Any]]:
+    """The first kept rows, the columns that are worth seeing of each; of samples also what the policy answered."""
+    rows = list(islice(read_records(kept), MOST_TABLE_ROWS))
+    columns: tuple[str, ...] = ("input", "target", "parent")
+    if any("completion" in row for row in rows):  # training rows may stand among samples
+        columns = ("input", "completion", "reward", "target", "parent")
+    return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def _command(program: str, *arguments: str) -> str:

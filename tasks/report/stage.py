@@ -10,6 +10,7 @@ from tasks.core.digests import folder_digest
 from tasks.core.references import Reference
 from tasks.core.stage import Report, Stage
 from tasks.evaluate import Prediction, bootstrap_interval
+from tasks.report.beginning import SET_OUT_FROM, first_iteration, set_out_from
 from tasks.report.cases import read_cases
 from tasks.report.compare import RESAMPLES, Comparison, changes, difference, pair, read_predictions
 from tasks.report.curves import Baseline, draw_curves
@@ -17,9 +18,12 @@ from tasks.report.headline import headline
 from tasks.report.lineage import chains, read_lineage
 from tasks.report.page import Compared, Page, render
 from tasks.report.records import IterationRecord
+from tasks.report.sample_section import read_samples
+from tasks.report.samples import is_sampled
 from tasks.report.tables import (
     class_changes,
     filter_counts,
+    headings,
     iteration_rows,
     readable,
     teacher_usage,
@@ -71,14 +75,34 @@ def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -
 
     Raises UserError when a baseline, or an iteration, was tested on other rows than the last iteration.
     """
-    records = inputs.iterations
+    records, sampled = inputs.iterations, is_sampled(inputs.iterations)
     rows = iteration_rows(records)
     last = read_predictions(records[-1].splits["test"].predictions)
-    first = read_predictions(records[0].splits["test"].predictions)
-    pairs = pair(first, last, "iterations") if len(records) > 1 else []
+    first = first_iteration(records)
+    before = set_out_from(inputs.comparisons, config.confidence, config.seed) if sampled else None
+    beginning = before or first
+    if before is not None:
+        pairs = pair(before.answers, last, "comparisons")
+    else:
+        pairs = pair(first.answers, last, "iterations") if len(records) > 1 else []
     compared = [_compare(config, comparison, records[-1], last) for comparison in inputs.comparisons]
-    lineage, origins = read_lineage(records)
-    curves = draw_curves(rows, origins, [entry.baseline for entry in compared])
+    lineage, origins = read_lineage(records, sampled=sampled)
+    curves = draw_curves(rows, origins, [entry.baseline for entry in compared], sampled=sampled)
+    samples = None
+    if sampled:
+        samples = read_samples(
+            records,
+            rows,
+            beginning,
+            first,
+            last,
+            settings=inputs.settings,
+            most=config.most_rows,
+            confidence=config.confidence,
+            seed=config.seed,
+        )
+    cautions = [f"The loop ended early: {inputs.stopped}."] if inputs.stopped else []
+    cautions += samples.cautions if samples else []
     change = difference(pairs, config.confidence, config.seed) if pairs else None
     usage, errors = teacher_usage(records)
     page = Page(
@@ -86,33 +110,37 @@ def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -
         method=config.method,
         confidence=config.confidence,
         most_rows=config.most_rows,
-        headline=headline(records, change, inputs.comparisons, config.confidence, inputs.stopped),
+        headline=headline(records, beginning, change, inputs.comparisons, config.confidence, cautions),
+        beginning=beginning,
         records=records,
         rows=rows,
+        headings=headings(rows, sampled=sampled),
         compared=compared,
         curves=curves,
-        classes=class_changes(records[0].splits["test"], records[-1].splits["test"]),
+        classes=class_changes(beginning.test, records[-1].splits["test"]),
         filter=filter_counts(records),
         cases=read_cases(records, lineage, config.most_rows, config.seed),
         fixed=changes(pairs, fixed=True, most=config.most_rows, seed=config.seed),
         broken=changes(pairs, fixed=False, most=config.most_rows, seed=config.seed),
-        chains=chains(records[-1], lineage, config.most_rows, config.seed),
+        chains=chains(records[-1], lineage, config.most_rows, config.seed, sampled=sampled),
         usage=usage,
         errors=errors,
         settings=inputs.settings,
+        samples=samples,
     )
     (out / "report.html").write_text(render(page), encoding="utf-8")
     write_csv(out / "iterations.csv", rows)
     (out / "curves").mkdir(exist_ok=True)
-    paths = [out / "curves" / f"{curve.name}.png" for curve in curves]
-    for path, curve in zip(paths, curves, strict=True):
+    drawn = [*curves, *(samples.curves if samples else ())]
+    paths = [out / "curves" / f"{curve.name}.png" for curve in drawn]
+    for path, curve in zip(paths, drawn, strict=True):
         path.write_bytes(curve.light)
     return ReportResult(
         folder=Reference(uri=str(out), digest=folder_digest(out)),
         page=str(out / "report.html"),
         csv=str(out / "iterations.csv"),
         curves=[str(path) for path in paths],
-        table=readable(rows),
+        table=readable(rows, sampled=sampled),
     )
 
 
@@ -125,7 +153,10 @@ def _compare(
     low, high = bootstrap_interval(values, config.confidence, RESAMPLES, config.seed)
     accuracy = sum(values) / len(values)
     baseline = Baseline(comparison.name, comparison.steps, comparison.rows, accuracy, low, high)
-    return Compared(comparison, baseline, gap, comparison.steps < last.metrics.get("train/steps", 0))
+    # A loop that set out from this very policy has more steps by its nature; its headline speaks of that.
+    set_out_from_it = bool(last.selections) and comparison.name in SET_OUT_FROM
+    fewer_steps = not set_out_from_it and comparison.steps < last.metrics.get("train/steps", 0)
+    return Compared(comparison, baseline, gap, fewer_steps)
 
 
 STAGE = Stage("report", run, ReportConfig, ReportInputs, ReportResult)

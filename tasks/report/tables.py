@@ -11,6 +11,9 @@ from tasks.core.examples import read_records
 from tasks.evaluate import ClassRow, SplitResult
 from tasks.report.records import IterationRecord
 
+Row = dict[str, float | int | None]
+"""A row of the iteration table."""
+
 FIGURES = {
     "train_steps": "train/steps",
     "train_loss": "train/loss",
@@ -20,6 +23,34 @@ FIGURES = {
     "shortfall": "data/shortfall",
 }
 """Columns of the iteration table that stand among an iteration's metrics; one that is missing stays empty."""
+
+REWARDS = {
+    "reward_mean": "reward/mean",
+    "reward_validation": "reward/validation",
+    "reward_test": "reward/test",
+}
+"""Further columns, each only where an iteration has the metric: of all samples, and of answers to held-out rows."""
+
+_HEADINGS = {
+    "train_rows": "Trained on",
+    "train_steps": "Steps",
+    "train_loss": "Loss",
+    "wrong": "Wrong",
+    "generated": "Generated",
+    "kept": "Kept",
+    "shortfall": "Missing",
+}
+_SAMPLE_HEADINGS = {
+    "train_rows": "Trained on",
+    "train_steps": "Steps",
+    "train_loss": "Loss",
+    "wrong": "Nothing kept",
+    "generated": "Drawn",
+    "kept": "Kept",
+    "reward_mean": "Reward, samples",
+    "reward_validation": "Reward, validation",
+    "reward_test": "Reward, test",
+}
 
 REASONS = {
     "malformed": "the problem cannot use the row",
@@ -35,15 +66,27 @@ REASONS = {
 """Why a row was not kept, in the order in which the rules are applied."""
 
 
-def iteration_rows(records: Sequence[IterationRecord]) -> list[dict[str, float | int | None]]:
-    """The iterations in figures: rows trained on, FIGURES, test accuracy (0 to 1) and its interval."""
+def iteration_rows(records: Sequence[IterationRecord]) -> list[Row]:
+    """The iterations in figures: rows trained on, FIGURES, test accuracy (0 to 1) and its interval, REWARDS."""
+    rewards = {
+        column: metric
+        for column, metric in REWARDS.items()
+        if any(metric in record.metrics for record in records)
+    }
     return [
-        {"iteration": record.number, "train_rows": record.train.rows}
+        {"iteration": record.number, "train_rows": record.trained_on.rows if record.trained_on else 0}
         | {column: _whole(record.metrics.get(metric)) for column, metric in FIGURES.items()}
         | {"accuracy": test.accuracy, "accuracy_low": test.low, "accuracy_high": test.high}
+        | {column: record.metrics.get(metric) for column, metric in rewards.items()}
         for record in records
         for test in (record.splits["test"],)
     ]
+
+
+def headings(rows: Sequence[Row], *, sampled: bool) -> dict[str, str]:
+    """The columns of the iteration table beside the accuracy, each with what the page calls it."""
+    names = _SAMPLE_HEADINGS if sampled else _HEADINGS
+    return {column: words for column, words in names.items() if column in rows[0]}
 
 
 def _whole(value: float | None) -> float | int | None:
@@ -59,20 +102,29 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def readable(rows: Sequence[dict[str, float | int | None]]) -> list[dict[str, Any]]:
+def readable(rows: Sequence[Row], *, sampled: bool = False) -> list[dict[str, Any]]:
     """The iteration table in words, for a terminal and for Prefect."""
+    names = {"wrong": "wrong", "generated": "generated", "kept": "kept"}
+    if sampled:
+        names = {"wrong": "nothing kept", "generated": "drawn", "kept": "kept", "reward_mean": "mean reward"}
     return [
         {
             "iteration": row["iteration"],
             "trained on": row["train_rows"],
-            **{name: "–" if row[name] is None else row[name] for name in ("wrong", "generated", "kept")},
+            **{words: _or_dash(row[name]) for name, words in names.items() if name in row},
             "test accuracy": _with_interval(row),
         }
         for row in rows
     ]
 
 
-def _with_interval(row: dict[str, float | int | None]) -> str:
+def _or_dash(value: float | int | None) -> float | int | str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, int) else round(value, 4)
+
+
+def _with_interval(row: Row) -> str:
     return f"{row['accuracy']:.1%} ({row['accuracy_low']:.1%} to {row['accuracy_high']:.1%})"
 
 

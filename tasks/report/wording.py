@@ -34,6 +34,11 @@ def figure(value: float | int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
+def decimals(value: float | None, places: int = 3) -> str:
+    """A reward or another share that is no percentage, or a dash for what was not measured."""
+    return "–" if value is None else f"{value:.{places}f}"
+
+
 def visible(text: object) -> str:
     """A text with its control characters shown as their pictures and lone surrogates replaced."""
     return str(text).translate(_PICTURES).encode("utf-8", "replace").decode("utf-8")

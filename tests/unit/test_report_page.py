@@ -11,7 +11,7 @@ from tasks.evaluate import Prediction
 from tasks.filter.rules import Rejection
 from tasks.report import page
 from tasks.report.compare import Comparison
-from tasks.report.curves import DARK, LIGHT
+from tasks.report.drawing import DARK, LIGHT
 from tasks.report.records import IterationRecord
 from tasks.report.stage import ReportConfig, ReportInputs, ReportResult, run
 from tasks.report.wording import cut, figure, p_value, percent, points, span, visible
