@@ -51,12 +51,19 @@ class Loop:
     """Address of the Prefect server."""
     settings: dict[str, str] = field(default_factory=dict)
     program: Sequence[str] = ("-m", "flows")
+    flow: str = "llm2llm"
+    cwd: Path | None = None
+    """Where the command runs; the program's own folder when None."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_jsonl(self.folder / "train.jsonl", TRAIN)
         write_jsonl(self.folder / "test.jsonl", TEST)
-        self.settings = {
+        self.settings = self.defaults() | self.settings
+
+    def defaults(self) -> dict[str, str]:
+        """Settings of a run that takes seconds."""
+        return {
             "data.train": str(self.folder / "train.jsonl"),
             "data.test": str(self.folder / "test.jsonl"),
             "data.input": "text",
@@ -73,7 +80,7 @@ class Loop:
             "training.batch_size": "4",
             "training.learning_rate": "1e-3",
             "augment.attempts": "1",
-        } | self.settings
+        }
 
     @property
     def store(self) -> Path:
@@ -87,12 +94,13 @@ class Loop:
     def start(self, **changes: object) -> subprocess.Popen[str]:
         """The command in a process and a session of its own."""
         return subprocess.Popen(
-            [sys.executable, *self.program, "llm2llm", *self.flags(**changes)],
+            [sys.executable, *self.program, self.flow, *self.flags(**changes)],
             stdout=subprocess.PIPE,
             stderr=(self.folder / "stderr.txt").open("a"),
             text=True,
             start_new_session=True,
             env=os.environ | {"PREFECT_API_URL": self.api},
+            cwd=self.cwd,
         )
 
     def finish(self, process: subprocess.Popen[str]) -> dict[str, Any]:

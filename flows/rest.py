@@ -1,0 +1,166 @@
+"""ReST (arXiv 2308.08998) and ReST-EM (arXiv 2312.06585): sample, reward, filter, fine-tune, and sample anew.
+
+policy = fine-tune(base, D)                               warm start
+for iteration in 1 … iterations:
+    samples = N answers of the policy to every prompt     Grow: drawn and rewarded once
+    for level in levels:                                  Improve
+        kept = samples (and D) rewarded above level
+        policy = fine-tune(policy | base, kept)           as ReST | as ReST-EM
+        stop, and go back one, when the reward on held-out rows does not rise
+"""
+
+from dataclasses import replace
+
+from prefect import flow
+from pydantic import Field
+
+from tasks import base_model
+from tasks.base_model import ModelConfig
+from tasks.core.config import PLACEMENT
+from tasks.core.flow_result import FlowResult
+from tasks.core.flow_run import FlowConfig, Run, check_run, open_run
+from tasks.data import preparing
+from tasks.data.config import DataConfig
+from tasks.equal_steps import seed_only_equal_steps
+from tasks.evaluate import EvaluationConfig
+from tasks.grow import config as grow
+from tasks.grow.config import GrowConfig
+from tasks.grow.growing import Growth
+from tasks.improve import config as improve
+from tasks.improve.config import ImproveConfig, Method
+from tasks.improve.start import measure_start
+from tasks.improve.steps import Improvement, Policy
+from tasks.report.records import IterationRecord, LoopRecord
+from tasks.report.show import show_report
+from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
+from tasks.reward_model.learned import check_learned, learn_reward
+from tasks.rewards import config as rewards
+from tasks.rewards.config import RewardConfig
+from tasks.rewards.scoring import Scoring
+from tasks.sft import config as sft
+from tasks.sft.config import TrainingConfig
+from tasks.student import Student
+
+
+class ReSTConfig(FlowConfig):
+    """Sample from the policy, reward, filter, fine-tune. Defaults are the published ReST."""
+
+    method: Method = "rest"
+    """`rest`, or `rest-em`: from the base model every time, right answers only, the data not mixed in, at most 10 a
+    prompt. Each difference is also a field of its own, which wins."""
+    data: DataConfig = DataConfig()
+    """The prompts with their right answers; validation rows decide when to stop."""
+    prompts: str = Field("", json_schema_extra=PLACEMENT)
+    """Address of the rows whose questions are sampled; empty takes the training rows. Their right answers are never
+    trained on, only a verifier may look at them."""
+    policy: ModelConfig = ModelConfig()
+    """The model that is made better."""
+    warm_start: bool = True
+    """Train on the data first (published); without, the base model draws the first samples."""
+    iterations: int = Field(3, ge=1, le=100)
+    """Grow steps."""
+    reward: RewardConfig = RewardConfig()
+    """What a sample is worth."""
+    reward_base: ModelConfig = ModelConfig()
+    """What `reward.by: model` makes a reward model of,"""
+    preferences: PreferenceConfig = PreferenceConfig()
+    """the pairs that it learns from,"""
+    reward_model: RewardTrainingConfig = RewardTrainingConfig()
+    """and how."""
+    grow: GrowConfig = GrowConfig()
+    """How samples are drawn."""
+    improve: ImproveConfig = ImproveConfig()
+    """Which are kept, and how the policy is trained on them."""
+    equal_steps: bool = True
+    """Also train on the data alone for as many steps as the last policy had: the fair comparison."""
+    training: TrainingConfig = TrainingConfig()
+    """How the policy is trained."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How it is tested."""
+
+
+def check(config: ReSTConfig) -> None:
+    """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
+    check_run(config)
+    preparing.check(config.data)
+    preparing.check(_asked(config))
+    sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
+    improve.check(config.improve)
+    rewards.check(config.reward)
+    if config.reward.by == "model":
+        check_learned(config.reward_base, config.preferences)
+    base_model.locate(config.policy, "policy.model")
+
+
+@flow(name="rest")
+def rest(config: ReSTConfig = ReSTConfig()) -> FlowResult:  # noqa: B008 - the model is frozen
+    """Sample from the policy, reward, filter, fine-tune."""
+    check(config)
+    with open_run("rest", config) as run:
+        return show_report(run, loop(run, planned(config)))
+
+
+def loop(run: Run, config: ReSTConfig) -> LoopRecord:
+    """The algorithm; `run` decides how its stages are run."""
+    data = run.stage(preparing.STAGE, config.data, preparing.inputs(config.data), label="data")
+    files = base_model.locate(config.policy, "policy.model")
+    base = run.stage(base_model.STAGE, config.policy, files, label="policy").model
+    learned = None
+    if config.reward.by == "model":
+        learned = learn_reward(run, config.reward_base, config.preferences, config.reward_model)
+    scoring = Scoring(run, config.reward, data.problem, learned.model if learned else None)
+    # The loss on held-out rows is of no use here: their reward is what decides.
+    student = Student(run, base, data.problem, config.training, config.evaluation)
+    run.dataset(data.test, "test")
+    run.dataset(data.train, "train")
+    warm = student.train(data.train, label="warm start") if config.warm_start else None
+    start = warm.model if warm else base
+    mixed = config.improve.mix_data == "yes"
+    originals = scoring.score(data.train, label="score (training rows)").rows if mixed else None
+    asked = _asked(config)
+    prompts = run.stage(preparing.STAGE, asked, preparing.inputs(asked), label="prompts").train
+    growth = Growth(run, config.grow, data.problem, prompts, scoring)
+    starts = {"base": Policy(base), "warm": Policy(start, warm.steps if warm else 0)}
+    improvement = Improvement(student, config.improve, scoring, starts, originals, data.validation)
+    policy = replace(starts["warm"], reward=improvement.held_out(start, "warm start"))
+    record, train = LoopRecord(comparisons=[measure_start(student, policy, data)]), data.train
+    for number in range(1, config.iterations + 1):
+        with run.iterate(number) as metrics:
+            grown = growth.grow(policy.model)
+            improved = improvement.improve(policy, grown.samples)
+            policy, train = improved.policy, improved.kept or train
+            tested = student.test(policy.model, {"test": data.test})
+            rewarded = scoring.of_answers(tested["test"].predictions, data.test, label="reward (test)")
+            metrics |= improved.metrics() | tested["test"].metrics() | grown.metrics()
+            metrics |= {"reward/test": rewarded.mean, "data/train_rows": train.rows}
+        facts = {"number": number, "metrics": metrics, "model": policy.model, "train": train}
+        record.iterations.append(
+            IterationRecord(**facts, splits=tested, kept=improved.kept, selections=improved.selections)
+        )
+        if not improved.trained:
+            record.stopped = improved.stopped
+            break
+    if config.equal_steps and policy.steps:
+        fair = seed_only_equal_steps(student, train=data.train, test=data.test, steps=policy.steps)
+        record.comparisons.append(fair)
+    return record
+
+
+def _asked(config: ReSTConfig) -> DataConfig:
+    """The data with the rows that are sampled in the place of the training rows."""
+    if not config.prompts:
+        return config.data
+    whole = {"seed_rows": 0, "seed_per_label": 0, "validation": "", "validation_fraction": 0.0}
+    return config.data.model_copy(update={"train": config.prompts} | whole)
+
+
+def planned(config: ReSTConfig) -> ReSTConfig:
+    """The configuration with all that is left to the method filled in."""
+    changes = {
+        "improve": improve.planned(config.improve, config.method),
+        "grow": grow.planned(config.grow, config.method),
+    }
+    return config.model_copy(update=changes)
+
+
+CONFIG, FLOW = ReSTConfig, rest

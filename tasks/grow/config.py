@@ -1,0 +1,65 @@
+"""How samples are drawn from a policy."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.core.config import Config
+from tasks.core.generators.load import EngineConfig
+
+
+class DrawConfig(Config):
+    """What decides a sample, whatever shard it is drawn in."""
+
+    temperature: float = Field(0.8, ge=0.0, le=5.0)
+    """1 samples from the policy's own distribution; 0 always gives the likeliest answer."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Sample from the smallest set of tokens whose probabilities sum to this."""
+    top_k: int = Field(0, ge=0)
+    """Sample from the k likeliest tokens; 0 is all of them."""
+    max_new_tokens: int = Field(0, ge=0, le=32768)
+    """Longest answer in tokens; 0 takes what the problem needs."""
+    engine: EngineConfig = EngineConfig()
+    """What runs the policy."""
+    seed: int = Field(0, ge=0, le=2**31)
+    """Seed of the sampling."""
+
+
+class GrowConfig(Config):
+    """How samples are drawn."""
+
+    samples: int = Field(8, ge=1, le=4096)
+    """Samples of every prompt. With a larger number later, the full shards that exist are kept."""
+    temperature: float | None = Field(None, ge=0.0, le=5.0)
+    """1 samples from the policy's own distribution; unset is 0.8 for `rest` and 0.7 for `rest-em`, as published."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Sample from the smallest set of tokens whose probabilities sum to this."""
+    top_k: int | None = Field(None, ge=0)
+    """Sample from the k likeliest tokens, 0 from all; unset is 0 for `rest` and 40 for `rest-em`, as published."""
+    max_new_tokens: int = Field(0, ge=0, le=32768)
+    """Longest answer in tokens; 0 takes what the problem needs."""
+    engine: EngineConfig = EngineConfig()
+    """What runs the policy."""
+    shard_prompts: int = Field(128, ge=1, le=100_000)
+    """Prompts of a shard: a kill loses one shard at most."""
+    shard_samples: int = Field(8, ge=1, le=4096)
+    """Samples per prompt of a shard."""
+    seed: int = Field(0, ge=0, le=2**31)
+    """Seed of the sampling: sample number s of a prompt depends on it, the prompt and s alone."""
+
+    def drawing(self) -> DrawConfig:
+        """The part that decides a sample; the samples of a shard are cached by it."""
+        shared = {name: getattr(self, name) for name in DrawConfig.model_fields}
+        return DrawConfig(**{name: value for name, value in shared.items() if value is not None})
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """(first sample number, how many) of the shards of a prompt."""
+        step = self.shard_samples
+        return [(first, min(step, self.samples - first)) for first in range(0, self.samples, step)]
+
+
+def planned(config: GrowConfig, method: Literal["rest", "rest-em"]) -> GrowConfig:
+    """The configuration with the method's sampling where none is set."""
+    published = {"rest": {"temperature": 0.8, "top_k": 0}, "rest-em": {"temperature": 0.7, "top_k": 40}}
+    unset = {name: value for name, value in published[method].items() if getattr(config, name) is None}
+    return config.model_copy(update=unset)

@@ -1,0 +1,108 @@
+"""Stage: draw some samples of every prompt of a block from a policy."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from tasks.core.errors import UserError
+from tasks.core.examples import Example, make_sample, read_examples, write_rows
+from tasks.core.generators.base import Sampling, Usage
+from tasks.core.generators.load import load_generator
+from tasks.core.references import DatasetRef, ModelRef
+from tasks.core.stage import Report, Stage
+from tasks.grow.config import DrawConfig
+from tasks.problems.base import ProblemConfig
+from tasks.problems.load import load_problem
+
+
+class GrowInputs(BaseModel):
+    """A policy, a block of prompts, and which samples are drawn of each."""
+
+    model: ModelRef
+    prompts: DatasetRef
+    problem: ProblemConfig
+    first: int = Field(ge=0)
+    """Number of the first sample; sample s is the same in whatever shard it is drawn."""
+    count: int = Field(ge=1)
+
+
+class GrowResult(BaseModel):
+    """The samples, prompt by prompt, and what became of the others."""
+
+    samples: DatasetRef
+    drawn: int
+    duplicates: int
+    """Said before, word for word, in this shard."""
+    empty: int
+    """The policy ended at once."""
+    failed: int
+    """Not answered: a prompt longer than the context, a server's error."""
+    cut: int
+    """Reached the token limit; they are among the samples, marked."""
+    reason: str = ""
+    """Of the last failure."""
+    usage: Usage
+
+
+def stream(prompt: Example, number: int) -> int:
+    """The random stream of a prompt's sample: 63 bits of a hash of both."""
+    digest = hashlib.sha256(f"{prompt.id} {number}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
+def run(config: DrawConfig, inputs: GrowInputs, out: Path, report: Report) -> GrowResult:
+    """Draw the samples and write them to `out`/samples.jsonl.
+
+    Raises UserError when not one could be drawn because of the prompts' length.
+    """
+    problem = load_problem(inputs.problem)
+    prompts = read_examples(inputs.prompts)
+    numbers = range(inputs.first, inputs.first + inputs.count)
+    asked = [(prompt, number) for prompt in prompts for number in numbers]
+    sampling = Sampling(
+        max_new_tokens=config.max_new_tokens or problem.max_new_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        seed=config.seed,
+        choices=problem.choices,
+    )
+    conversations = {prompt.id: problem.prompt(prompt) for prompt in prompts}
+    generator = load_generator(config.engine, inputs.model, field="grow.engine")
+    completions = generator.generate(
+        [conversations[prompt.id] for prompt, _ in asked],
+        sampling,
+        lambda done, total: report({"progress": [done, total], "text": "samples drawn"}),
+        streams=[stream(prompt, number) for prompt, number in asked],
+    )
+    samples: dict[str, Example] = {}
+    empty, reasons = 0, []
+    for (prompt, _), completion in zip(asked, completions, strict=True):
+        text = completion.text.rstrip()
+        if completion.finish == "error":
+            reasons.append(completion.error)
+        elif not text:
+            empty += 1
+        else:
+            sample = make_sample(prompt, text, cut=completion.finish == "length")
+            samples.setdefault(sample.id, sample)
+    if asked and len(reasons) == len(asked):
+        raise UserError(
+            f"not one of {len(asked)} samples could be drawn, at last because {reasons[-1]}",
+            field="grow.max_new_tokens",
+            mend="lower it, or leave out prompts that are longer than the model's context",
+        )
+    return GrowResult(
+        samples=write_rows(out / "samples.jsonl", samples.values()),
+        drawn=len(asked),
+        duplicates=len(asked) - len(samples) - empty - len(reasons),
+        empty=empty,
+        failed=len(reasons),
+        cut=sum(sample.cut for sample in samples.values()),
+        reason=reasons[-1] if reasons else "",
+        usage=generator.usage,
+    )
+
+
+STAGE = Stage("grow", run, DrawConfig, GrowInputs, GrowResult, own_process=True)
