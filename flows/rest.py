@@ -123,7 +123,7 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     starts = {"base": Policy(base), "warm": Policy(start, warm.steps if warm else 0)}
     improvement = Improvement(student, config.improve, scoring, starts, originals, data.validation)
     policy = replace(starts["warm"], reward=improvement.held_out(start, "warm start"))
-    record, train = LoopRecord(comparisons=[measure_start(student, policy, data)]), data.train
+    record, train = LoopRecord(comparisons=[measure_start(student, policy, data, scoring)]), data.train
     for number in range(1, config.iterations + 1):
         with run.iterate(number) as metrics:
             grown = growth.grow(policy.model)

@@ -46,20 +46,23 @@ class FlowResult(BaseModel):
 
 
 def iteration_table(iterations: list[dict[str, float]]) -> "Table":
-    """Rows trained on, wrong, generated, kept and test accuracy, an iteration a row."""
+    """Rows trained on, wrong, generated, kept and test accuracy, an iteration a row; rewards where there are any."""
     from rich.table import Table
 
+    rewarded = any("reward/test" in figures for figures in iterations)
     columns = {
         "rows trained on": "data/train_rows",
-        "wrong": "data/wrong",
+        "prompts without" if rewarded else "wrong": "data/wrong",
         "generated": "data/generated",
         "kept": "data/kept",
         "steps": "train/steps",
     }
-    table = Table("iteration", *columns, "test accuracy")
+    rewards = {"reward of samples": "reward/mean", "on test rows": "reward/test"} if rewarded else {}
+    table = Table("iteration", *columns, *rewards, "test accuracy")
     for number, figures in enumerate(iterations, start=1):
         counts = (f"{figures.get(name, 0):.0f}" for name in columns.values())
-        table.add_row(str(number), *counts, _accuracy(figures))
+        means = (f"{figures.get(name, 0):.3f}" for name in rewards.values())
+        table.add_row(str(number), *counts, *means, _accuracy(figures))
     return table
 
 

@@ -38,7 +38,7 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": _dtype(precision)}
+    options: dict[str, Any] = {"dtype": torch_dtype(precision)}
     if four_bit:
         options["quantization_config"] = four_bit_config(options["dtype"])
     trust = bool((ref.base or ref).facts.get("trust_remote_code", False))
@@ -87,7 +87,8 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
     return int(tokenizer.eos_token_id)
 
 
-def _dtype(precision: Precision) -> Any:
+def torch_dtype(precision: Precision) -> Any:
+    """The format of the weights that a precision stands for on this machine."""
     import torch
 
     if precision != "auto":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
-from tasks.core.models import Precision, _dtype, load_model, load_tokenizer
+from tasks.core.models import Precision, torch_dtype, load_model, load_tokenizer
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 
@@ -30,7 +30,7 @@ def load_classifier(ref: ModelRef, *, precision: Precision, padding: int) -> "Pr
         model = AutoModelForSequenceClassification.from_pretrained(
             folder,
             config=known,
-            dtype=_dtype(precision),
+            dtype=torch_dtype(precision),
             trust_remote_code=trust,
         )
     except ValueError as error:

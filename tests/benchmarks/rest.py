@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.rest [SEED ...]
 
-SmolLM2-135M learns from 300 generated sums (the warm start), then samples answers to 600 others, of which it keeps what
-a verifier finds right. Both methods run 3 iterations from deployments/configs/rest-arithmetic.yaml and are tested on 500
-held-out sums; beside them the warm start itself, its best of 8 samples on the held-out sums, and the 300 sums alone
-trained for as many optimizer steps as the last policy had. Seeds are 0, 1 and 2 unless given.
+SmolLM2-135M learns from 300 generated sums (the warm start), then samples answers to 600 others, of which it keeps
+what a verifier finds right. Both methods run 3 iterations from deployments/configs/rest-arithmetic.yaml and are tested
+on 500 held-out sums; beside them the warm start itself, every policy's best of 8 samples on the 600 prompts, and the
+300 sums alone trained for as many optimizer steps as the last policy had. Seeds are 0, 1 and 2 unless given.
 Every arm is a flow run with cached stages beneath build/bench, so that an interrupted benchmark goes on.
 """
 

@@ -4,7 +4,8 @@
 
 Both arms begin at SmolLM2-135M and see the same pairs in the same batches, each in a process of its own. Compared are
 the accuracy on held-out pairs, the most memory the process held while it trained, and the median seconds of a step.
-Every arm is a cached stage beneath build/bench, so that an interrupted benchmark goes on. About 35 minutes on 2 cores.
+Every arm is a cached stage beneath build/bench, so that an interrupted benchmark goes on. It takes about 30 minutes on
+2 quiet cores.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def right(result: RewardTrainingResult) -> list[float]:
 def main() -> None:
     """Run what is missing, print a row per arm, the paired difference, and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=int, default=400)
+    parser.add_argument("--train", type=int, default=800)
     parser.add_argument("--test", type=int, default=300)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=4)

@@ -69,7 +69,7 @@ def test_the_last_step_trains_on_rows_strictly_above_its_threshold(finished):
 
 
 def test_all_samples_of_an_iteration_are_stored_once_with_their_rewards(finished):
-    loop, result = finished
+    loop, _ = finished
     gathered = list(loop.store.glob("gather/*/*/samples.jsonl"))
     assert len(gathered) == 2
     for path in gathered:
@@ -95,7 +95,7 @@ def test_running_it_again_gives_the_same_and_computes_nothing(finished):
 
 
 def test_more_samples_reuse_those_that_exist(finished):
-    loop, result = finished
+    loop, _ = finished
     before = {name: time for name, time in loop.manifests().items() if name.startswith("grow/")}
     loop.run(grow__samples=6, iterations=1)
     after = {name: time for name, time in loop.manifests().items() if name.startswith("grow/")}

@@ -296,7 +296,7 @@ def test_samples_are_draws_of_the_models_own_distribution(tiny: SimpleNamespace)
     for token, share in enumerate((logits / 0.7).softmax(-1).tolist()):
         expected[reference_text(tiny, [token])] += share
     likely = [text for text, share in expected.items() if share * draws >= 20]
-    assert len(likely) > 20
+    assert len(likely) > 10
     chi2 = sum((seen[text] - expected[text] * draws) ** 2 / (expected[text] * draws) for text in likely)
     assert chi2 < len(likely) + 5 * (2 * len(likely)) ** 0.5
 
@@ -406,7 +406,7 @@ def test_sliding_windows_agree_with_transformers_because_no_prefix_is_shared(bat
 
     config = MistralConfig(
         vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=6, initializer_range=0.1, eos_token_id=[1, 24], pad_token_id=0,
+        num_key_value_heads=2, sliding_window=6, initializer_range=0.1, eos_token_id=[1, 13], pad_token_id=0,
     )  # fmt: skip
     torch.manual_seed(0)
     model = MistralForCausalLM(config).eval()
