@@ -31,7 +31,7 @@ class FlowResult(BaseModel):
         """The iterations as a table, why the loop ended, and where everything is."""
         from rich.console import Console
 
-        console = Console(width=100, highlight=False)
+        console = Console(width=120, highlight=False)
         with console.capture() as captured:
             console.print(iteration_table(self.iterations))
             for name, figures in self.baselines.items():
