@@ -38,7 +38,7 @@ class GrowConfig(Config):
     """Sample from the k likeliest tokens, 0 from all; unset is 0 for `rest` and 40 for `rest-em`, as published."""
     max_new_tokens: int = Field(0, ge=0, le=32768)
     """Longest answer in tokens; 0 takes what the problem needs."""
-    engine: EngineConfig = EngineConfig()
+    engine: EngineConfig = EngineConfig(batch_size=64)
     """What runs the policy."""
     shard_prompts: int = Field(128, ge=1, le=100_000)
     """Prompts of a shard: a kill loses one shard at most."""

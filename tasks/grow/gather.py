@@ -11,14 +11,14 @@ from tasks.core.stage import Report, Stage
 
 
 class GatherInputs(BaseModel):
-    """Blocks of prompts, and for each the scored samples of its shards."""
+    """All prompts, and the scored samples of every shard; those of one prompt in the order of their numbers."""
 
-    prompts: list[DatasetRef]
-    shards: list[list[DatasetRef]]
+    prompts: DatasetRef
+    shards: list[DatasetRef]
 
 
 class GatherResult(BaseModel):
-    """All samples, prompt by prompt, in the order in which they were drawn."""
+    """All samples: prompt by prompt, as the data lists them, and by their numbers."""
 
     samples: DatasetRef
     duplicates: int
@@ -29,16 +29,15 @@ class GatherResult(BaseModel):
 
 def run(config: Config, inputs: GatherInputs, out: Path, report: Report) -> GatherResult:
     """Join the shards; a sample that comes twice is kept once."""
-    gathered: list[Example] = []
-    count, best = 0, []
-    for block, shards in zip(inputs.prompts, inputs.shards, strict=True):
-        by_prompt: dict[str, dict[str, Example]] = {prompt.id: {} for prompt in read_examples(block)}
-        for row in (row for shard in shards for row in read_examples(shard)):
-            by_prompt[row.parent or ""].setdefault(row.id, row)
-            count += 1
-        for samples in by_prompt.values():
-            gathered += samples.values()
-            best.append(max((row.reward or 0.0 for row in samples.values()), default=0.0))
+    by_prompt: dict[str, dict[str, Example]] = {prompt.id: {} for prompt in read_examples(inputs.prompts)}
+    count = 0
+    for row in (row for shard in inputs.shards for row in read_examples(shard)):
+        by_prompt[row.parent or ""].setdefault(row.id, row)
+        count += 1
+    gathered = [row for samples in by_prompt.values() for row in samples.values()]
+    best = [
+        max((row.reward or 0.0 for row in samples.values()), default=0.0) for samples in by_prompt.values()
+    ]
     return GatherResult(
         samples=write_rows(out / "samples.jsonl", gathered),
         duplicates=count - len(gathered),

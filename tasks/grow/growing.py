@@ -1,5 +1,6 @@
 """The Grow step: draw, reward and gather the samples of a policy, shard by shard."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.core.config import Config
@@ -14,6 +15,9 @@ from tasks.grow.stage import GrowInputs, GrowResult
 from tasks.problems.base import ProblemConfig
 from tasks.rewards.scoring import Scoring
 from tasks.rewards.stage import ScoreResult
+
+_HOPELESS = 500
+"""When so many samples fail and none comes, no further shard is tried."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class Growth:
     scoring: Scoring
 
     def grow(self, policy: ModelRef) -> Grown:
-        """Samples of every prompt. Raises UserError when a reward model finds all of them worth the same."""
+        """Samples of every prompt.
+
+        Raises UserError when not one could be drawn, and when a reward model finds all of them worth the same.
+        """
         rows, size = ShardInputs(rows=self.prompts), ShardConfig(prompts=self.config.shard_prompts)
         cut = self.run.stage(shards.STAGE, size, rows)
         plan = [(block, first, count) for block in cut.blocks for first, count in self.config.blocks()]
@@ -65,6 +72,7 @@ class Growth:
             inputs = GrowInputs(model=policy, prompts=block, problem=self.problem, first=first, count=count)
             which = f"shard {number} of {len(plan)}"
             drawn.append(self.run.stage(stage.STAGE, self.config.drawing(), inputs, label=f"grow ({which})"))
+            _check_drawn(drawn, last=number == len(plan))
             known = gathered[block.uri]
             scored.append(self.scoring.score(drawn[-1].samples, known=known, label=f"score ({which})"))
             known.append(scored[-1].rows)
@@ -78,7 +86,18 @@ class Growth:
         joined = self.run.stage(
             gather.STAGE,
             Config(),
-            GatherInputs(prompts=cut.blocks, shards=[gathered[block.uri] for block in cut.blocks]),
+            GatherInputs(prompts=self.prompts, shards=[shard.rows for shard in scored]),
         )
         duplicates = joined.duplicates + sum(shard.duplicates for shard in drawn)
         return Grown(joined.samples, cut.prompts, joined.best, drawn, scored, duplicates)
+
+
+def _check_drawn(drawn: Sequence[GrowResult], *, last: bool) -> None:
+    """Raise UserError when everything fails; a shard of nothing but prompts that are too long costs its own samples."""
+    asked, failed = sum(shard.drawn for shard in drawn), sum(shard.failed for shard in drawn)
+    if asked and failed == asked and (last or failed >= _HOPELESS):
+        raise UserError(
+            f"not one of {asked} samples could be drawn, at last because {drawn[-1].reason}",
+            field="grow.max_new_tokens",
+            mend="lower it, or leave out prompts that are longer than the model's context",
+        )

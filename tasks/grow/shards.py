@@ -1,11 +1,14 @@
-"""Stage: the prompts in blocks, each a file of its own, so that the samples of a block are kept by its content."""
+"""Stage: the prompts in blocks, each a file of its own, so that the samples of a block are kept by its content.
+
+Rows go into blocks by their ids: in whatever order the data lists them, the blocks and their samples are the same.
+"""
 
 from pathlib import Path
 
 from pydantic import BaseModel, Field
 
 from tasks.core.config import Config
-from tasks.core.examples import read_examples, write_rows
+from tasks.core.examples import Example, read_examples, write_rows
 from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
 
@@ -24,7 +27,7 @@ class ShardInputs(BaseModel):
 
 
 class ShardResult(BaseModel):
-    """The blocks, in order; a row that comes twice stands in the first one alone."""
+    """The blocks; a row that comes twice stands in one of them, once, as the data has it first."""
 
     blocks: list[DatasetRef]
     prompts: int
@@ -32,7 +35,10 @@ class ShardResult(BaseModel):
 
 def run(config: ShardConfig, inputs: ShardInputs, out: Path, report: Report) -> ShardResult:
     """Cut the rows into blocks."""
-    rows = list({row.id: row for row in read_examples(inputs.rows)}.values())
+    first: dict[str, Example] = {}
+    for row in read_examples(inputs.rows):
+        first.setdefault(row.id, row)
+    rows = [first[row_id] for row_id in sorted(first)]
     blocks = [rows[begin : begin + config.prompts] for begin in range(0, len(rows), config.prompts)]
     return ShardResult(
         blocks=[write_rows(out / f"block-{number}.jsonl", block) for number, block in enumerate(blocks, 1)],

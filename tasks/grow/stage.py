@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from tasks.core.errors import UserError
 from tasks.core.examples import Example, make_sample, read_examples, write_rows
 from tasks.core.generators.base import Sampling, Usage
 from tasks.core.generators.load import load_generator
@@ -52,10 +51,7 @@ def stream(prompt: Example, number: int) -> int:
 
 
 def run(config: DrawConfig, inputs: GrowInputs, out: Path, report: Report) -> GrowResult:
-    """Draw the samples and write them to `out`/samples.jsonl.
-
-    Raises UserError when not one could be drawn because of the prompts' length.
-    """
+    """Draw the samples and write them to `out`/samples.jsonl; what could not be drawn is counted."""
     problem = load_problem(inputs.problem)
     prompts = read_examples(inputs.prompts)
     numbers = range(inputs.first, inputs.first + inputs.count)
@@ -87,12 +83,6 @@ def run(config: DrawConfig, inputs: GrowInputs, out: Path, report: Report) -> Gr
         else:
             sample = make_sample(prompt, text, cut=completion.finish == "length")
             samples.setdefault(sample.id, sample)
-    if asked and len(reasons) == len(asked):
-        raise UserError(
-            f"not one of {len(asked)} samples could be drawn, at last because {reasons[-1]}",
-            field="grow.max_new_tokens",
-            mend="lower it, or leave out prompts that are longer than the model's context",
-        )
     return GrowResult(
         samples=write_rows(out / "samples.jsonl", samples.values()),
         drawn=len(asked),

@@ -1,11 +1,11 @@
 """Eight samples of each of many prompts: the generator of the Grow stage against transformers' own, prompt by prompt.
 
-    python -m tests.benchmarks.grow [--prompts 64] [--solutions 24]
+    python -m tests.benchmarks.grow [--prompts 64] [--solutions 32]
 
 Two workloads, both with SmolLM2-135M-Instruct in float32, in this process, in turn on two halves of the prompts:
 `sums` as deployments/configs/rest-arithmetic.yaml draws them (answers of up to 12 tokens, temperature 1), and
-`solutions` to word problems (up to 96 tokens, temperature 0.7, top-k 40, as published for ReST-EM). The other side calls
-`generate(do_sample=True, num_return_sequences=8)` for every prompt, with the same sampling settings.
+`solutions` to word problems (up to 96 tokens, temperature 0.7, top-k 40, as published for ReST-EM). The other side
+calls `generate(do_sample=True, num_return_sequences=8)` for every prompt, with the same sampling settings.
 Ours is faster because a prompt is read once for all its samples and what prompts begin with once for all of them,
 because the samples of several prompts are continued together, and because a new one takes the place of one that ended.
 Lengths differ by chance: new tokens are counted on both sides. `ratio` is that of `sums`, in samples per second.
@@ -137,7 +137,7 @@ def main() -> None:
     """Measure, and print a table and one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=64, help="of the workload sums")
-    parser.add_argument("--solutions", type=int, default=24, help="prompts of the workload solutions")
+    parser.add_argument("--solutions", type=int, default=32, help="prompts of the workload solutions")
     counts = parser.parse_args()
     logging.disable_progress_bar()
     torch.manual_seed(0)  # transformers draws from the global state

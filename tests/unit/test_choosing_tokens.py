@@ -44,6 +44,28 @@ def test_tokens_are_drawn_in_these_shares(sampling: Sampling, expected: list[flo
     assert frequencies(sampling, [0.1, 0.5, 0.15, 0.25]) == expected
 
 
+@pytest.mark.parametrize("spread", [0.3, 3.0])
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_transformers(spread: float) -> None:
+    """Of nearly equal tokens (0.3) it holds thousands, of very different ones few."""
+    from transformers import TopPLogitsWarper
+
+    torch.manual_seed(0)
+    logits = torch.randn(1, 5000) * spread
+    warped = TopPLogitsWarper(0.9)(torch.zeros(1, 1, dtype=torch.long), logits.clone())
+    allowed = set(warped.isfinite()[0].nonzero().flatten().tolist())
+    assert (len(allowed) > 1024) == (spread < 1)
+    draws = 40_000
+    tokens = choose_tokens(
+        logits.expand(draws, -1),
+        Sampling(temperature=1.0, top_p=0.9),
+        [(i + 0.5) / draws for i in range(draws)],
+    )
+    shares = warped.softmax(-1)[0]
+    counts = torch.bincount(tokens, minlength=5000) / draws
+    assert set(tokens.tolist()) <= allowed
+    assert (counts - shares).abs().max() < 2 / draws
+
+
 def test_the_least_and_the_greatest_draw_never_choose_an_impossible_token() -> None:
     logits = torch.tensor([[0.0, 1.0, -torch.inf, -torch.inf]])
     greatest = 1 - 2**-53  # rounds to 1 in float32

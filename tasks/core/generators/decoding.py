@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Finish = Literal["stop", "length"]
 
+_SORTED_FIRST = 1024
+"""So many of the likeliest tokens nearly always hold the nucleus."""
+
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
@@ -134,13 +137,13 @@ def choose_tokens(logits: "Tensor", sampling: "Sampling", draws: Sequence[float]
         return logits.argmax(dim=-1)
     logits = logits.float() / sampling.temperature
     order = None
-    if sampling.top_k or sampling.top_p < 1:
-        most = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
-        logits, order = logits.topk(most, dim=-1)
-    probabilities = logits.softmax(dim=-1)
+    if sampling.top_k:
+        logits, order = logits.topk(min(sampling.top_k, logits.shape[-1]), dim=-1)
     if sampling.top_p < 1:
-        before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+        probabilities, likeliest = _nucleus(logits, sampling.top_p)
+        order = likeliest if order is None else order.gather(1, likeliest)
+    else:
+        probabilities = logits.softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
     total = cumulative[:, -1:].contiguous()
     draw = torch.tensor(draws, dtype=total.dtype, device=total.device)[:, None] * total
@@ -148,3 +151,18 @@ def choose_tokens(logits: "Tensor", sampling: "Sampling", draws: Sequence[float]
     # Rounding may lift a draw to the total itself: then it belongs to the last token that adds to it.
     token = torch.minimum(token, torch.searchsorted(cumulative, total))
     return (token if order is None else order.gather(1, token)).squeeze(1)
+
+
+def _nucleus(logits: "Tensor", top_p: float) -> tuple["Tensor", "Tensor"]:
+    """The tokens of each row that may come, likeliest first: their probabilities (0 for others after them) and ids.
+
+    To sort a whole vocabulary takes as long as a small model takes for a token, and few rows need it.
+    """
+    total = logits.logsumexp(dim=-1, keepdim=True)
+    for most in (min(_SORTED_FIRST, logits.shape[-1]), logits.shape[-1]):
+        values, order = logits.topk(most, dim=-1)
+        probabilities = (values - total).exp()
+        before = probabilities.cumsum(dim=-1) - probabilities
+        if bool((probabilities.sum(dim=-1) >= top_p).all()):
+            break
+    return probabilities.masked_fill(before >= top_p, 0.0), order
