@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
-from tasks.core.models import Precision, torch_dtype, load_model, load_tokenizer
+from tasks.core.models import Precision, load_model, load_tokenizer, torch_dtype
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 
