@@ -83,7 +83,7 @@ def check(config: ReSTConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
     preparing.check(config.data)
-    preparing.check(_asked(config))
+    preparing.check(config.data.asking(config.prompts))
     sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
     improve.check(config.improve)
     rewards.check(config.reward)
@@ -117,7 +117,7 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     start = warm.model if warm else base
     mixed = config.improve.mix_data == "yes"
     originals = scoring.score(data.train, label="score (training rows)").rows if mixed else None
-    asked = _asked(config)
+    asked = config.data.asking(config.prompts)
     prompts = run.stage(preparing.STAGE, asked, preparing.inputs(asked), label="prompts").train
     growth = Growth(run, config.grow, data.problem, prompts, scoring)
     starts = {"base": Policy(base), "warm": Policy(start, warm.steps if warm else 0)}
@@ -146,21 +146,10 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     return record
 
 
-def _asked(config: ReSTConfig) -> DataConfig:
-    """The data with the rows that are sampled in the place of the training rows."""
-    if not config.prompts:
-        return config.data
-    whole = {"seed_rows": 0, "seed_per_label": 0, "validation": "", "validation_fraction": 0.0}
-    return config.data.model_copy(update={"train": config.prompts} | whole)
-
-
 def planned(config: ReSTConfig) -> ReSTConfig:
     """The configuration with all that is left to the method filled in."""
-    changes = {
-        "improve": improve.planned(config.improve, config.method),
-        "grow": grow.planned(config.grow, config.method),
-    }
-    return config.model_copy(update=changes)
+    steps = improve.planned(config.improve, config.method)
+    return config.model_copy(update={"improve": steps, "grow": grow.planned(config.grow, config.method)})
 
 
 CONFIG, FLOW = ReSTConfig, rest

@@ -42,3 +42,8 @@ class DataConfig(Config):
     """Test on at most this many rows, every label in proportion; 0 takes all."""
     seed: int = Field(0, ge=0, le=2**31)
     """Decides which rows a subset takes."""
+
+    def asking(self, prompts: str) -> "DataConfig":
+        """The same data with all rows at `prompts` as training rows, for their questions; empty is these themselves."""
+        whole = {"seed_rows": 0, "seed_per_label": 0, "validation": "", "validation_fraction": 0.0}
+        return self.model_copy(update={"train": prompts} | whole) if prompts else self
