@@ -1,0 +1,1 @@
+"""Two policies answer the same prompts: which one is preferred, and what else changed."""
