@@ -11,6 +11,7 @@ from typing import Any
 from tasks.core.command_line import fail, read_config
 from tasks.core.errors import DamagedArtifact, StageFailed, UserError
 from tasks.core.settings import set_environment
+from tasks.core.temporary_server import tie_to_this_process
 
 
 def flow_names() -> dict[str, str]:
@@ -40,12 +41,15 @@ def main(arguments: list[str]) -> int:
         config = read_config(module.CONFIG, f"python -m flows {name}", arguments[1:])
         module.check(config)  # before Prefect starts, so that a mistake is answered at once
         _quiet_tracebacks()
+        tie_to_this_process()
         # An orderly end, so that Prefect's temporary server ends as well; without it a SIGTERM would leave it behind.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         result = module.FLOW(config)
     except (UserError, StageFailed, DamagedArtifact) as error:
         return fail(error)
     except KeyboardInterrupt:
+        # What is left takes seconds; a second Ctrl-C would only tear it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("\ncancelled; the same command goes on from here", file=sys.stderr)
         return 130
     print(result.summary(), file=sys.stderr, flush=True)
@@ -53,12 +57,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+_OF_CTRL_C = "Execution was aborted by an interrupt signal."
+"""Prefect's words, once for every task and flow that ends with it."""
+
+
 class _UnlessToldByMain(logging.Filter):
     """Keeps the errors that `main` prints itself out of the terminal; Prefect's own log has them with traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error: Any = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, UserError | StageFailed | DamagedArtifact | KeyboardInterrupt)
+        told = isinstance(error, UserError | StageFailed | DamagedArtifact | KeyboardInterrupt)
+        return not told and _OF_CTRL_C not in record.getMessage()
 
 
 def _quiet_tracebacks() -> None:

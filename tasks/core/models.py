@@ -47,6 +47,7 @@ def load_model(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, fetch(ref), is_trainable=train_adapter)
+        model.active_peft_config.base_model_name_or_path = str(fetch(ref.base))  # saved as a digest alone
         if not train_adapter:
             model = model.merge_and_unload()
     if torch.cuda.is_available() and not four_bit:
@@ -54,15 +55,20 @@ def load_model(
     return model
 
 
-def tidy_model(folder: Path) -> None:
-    """Make equal models equal files: sort the adapter's modules, which PEFT writes in the random order of a set, and
-    remove what a trainer leaves beside weights and tokenizer (pickled arguments, PEFT's empty model card)."""
+def tidy_model(folder: Path, base: ModelRef | None = None) -> None:
+    """Make equal models equal files, and remove what a trainer leaves beside weights and tokenizer (pickled arguments,
+    PEFT's empty model card).
+
+    Of an adapter PEFT writes the modules in the random order of a set, and the folder of the base: the first are
+    sorted, in the place of the other stands the digest of `base`, wherever that lies.
+    """
     for name in ("training_args.bin", "README.md"):
         (folder / name).unlink(missing_ok=True)
     adapter = folder / "adapter_config.json"
     if adapter.exists():
         values = json.loads(adapter.read_text(encoding="utf-8"))
         values["target_modules"] = sorted(values["target_modules"])
+        values["base_model_name_or_path"] = f"sha256:{base.digest}" if base else None
         adapter.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import Field
 
+from tasks.core.abandoned_runs import process_tags
 from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.core.launching.job import exclusive
@@ -61,10 +62,11 @@ class Tracking:
 
         self.uri = config.uri or default_tracking_uri()
         _reach(self.uri)
-        local = self.uri.startswith(_SQLITE)
-        place = (home() / "mlartifacts").as_uri() if local else None
+        self.local = self.uri.startswith(_SQLITE)
+        """Whether runs are kept in a file."""
+        place = (home() / "mlartifacts").as_uri() if self.local else None
         # Of runs that start at once, one makes the tables of a new file.
-        with exclusive(Path(self.uri.removeprefix(_SQLITE)).parent) if local else nullcontext():
+        with exclusive(Path(self.uri.removeprefix(_SQLITE)).parent) if self.local else nullcontext():
             try:
                 self.client = _Uninterrupted(MlflowClient(tracking_uri=self.uri))
                 experiment = self.client.get_experiment_by_name(config.experiment)
@@ -77,10 +79,10 @@ class Tracking:
                 raise _unreachable(self.uri, error) from error
 
     def start(self, name: str, *, parent: str | None = None, tags: Mapping[str, str] | None = None) -> str:
-        """Begin a run and return its id."""
+        """Begin a run, tagged with the process that answers for it, and return its id."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        all_tags = dict(tags or {}) | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+        all_tags = process_tags() | dict(tags or {}) | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
         return str(self.client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id)
 
     def params(self, run_id: str, config: Config) -> None:
@@ -136,9 +138,24 @@ class Tracking:
         """Set a tag of a run."""
         self.client.set_tag(run_id, name, value)
 
+    def search(self, condition: str) -> list[Any]:
+        """The experiment's runs that MLflow's condition is true of, as MLflow's entities."""
+        found: list[Any] = []
+        token = None
+        while page := self.client.search_runs([self.experiment_id], condition, page_token=token):
+            found += page
+            token = page.token
+            if not token:
+                break
+        return found
+
     def finish(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run_id, status)
+
+    def fail(self, run_id: str, error: BaseException) -> None:
+        """End a run by what ended its work: FAILED by an error, KILLED by Ctrl-C or SIGTERM, which are none."""
+        self.finish(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
 
 
 def _reach(uri: str) -> None:

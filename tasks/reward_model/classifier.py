@@ -36,13 +36,13 @@ def load_classifier(ref: ModelRef, *, precision: Precision, padding: int) -> "Pr
     except ValueError as error:
         raise UserError(
             f"{ref.uri} cannot be a reward model: transformers has no classifier of type {known.model_type}",
-            field="reward_model.model",
+            field="reward_base.model",
             mend="take a decoder such as Llama, Qwen, Mistral or Gemma",
         ) from error
     if not hasattr(model, HEAD):
         raise UserError(
             f"{ref.uri} cannot be a reward model: {type(model).__name__} has no head named {HEAD!r}",
-            field="reward_model.model",
+            field="reward_base.model",
             mend="take a decoder such as Llama, Qwen, Mistral or Gemma",
         )
     model.config.get_text_config().pad_token_id = padding

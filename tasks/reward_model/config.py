@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.core.config import PLACEMENT, Config
-from tasks.core.models import Precision
-from tasks.sft.config import AdapterConfig
+from tasks.sft.adapter import AdapterConfig
+from tasks.sft.optimiser_config import OptimiserConfig, placed
 
 
 class PreferenceConfig(Config):
@@ -49,7 +49,8 @@ class PreferenceConfig(Config):
     """Decides which pairs are held out, and which a limit takes."""
 
 
-class RewardTrainingConfig(Config):
+@placed(too_long="max_length", centre="too_long", confidence="checkpoint_steps", resamples="confidence")
+class RewardTrainingConfig(OptimiserConfig):
     """How the reward model is trained."""
 
     method: Literal["lora", "full"] = "lora"
@@ -58,18 +59,8 @@ class RewardTrainingConfig(Config):
     """Peak learning rate. Full fine-tuning wants less (1e-5) than an adapter."""
     epochs: float = Field(1.0, gt=0.0, le=1000.0)
     """Passes over the pairs. Reward models overfit early: one is usual."""
-    max_steps: int = Field(0, ge=0)
-    """Optimizer steps; 0 leaves it to `epochs`."""
     batch_size: int = Field(8, ge=1, le=4096)
     """Pairs per forward pass and process. Lower it when memory runs out, and raise `gradient_accumulation`."""
-    gradient_accumulation: int = Field(1, ge=1, le=1024)
-    """Forward passes per optimizer step."""
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """How the learning rate falls."""
-    warmup: float = Field(0.03, ge=0.0, lt=1.0)
-    """Share of the steps in which the learning rate rises."""
-    weight_decay: float = Field(0.0, ge=0.0, le=1.0)
-    """Decoupled weight decay."""
     max_length: int = Field(1024, ge=8, le=1_048_576)
     """Longest prompt and answer together, in tokens; longer ones lose the beginning of their prompt, never their
     answer."""
@@ -80,12 +71,6 @@ class RewardTrainingConfig(Config):
     """Weight of the penalty that keeps the rewards of a pair around 0 (arXiv 2312.09244, eq. 2); 0 is none."""
     batching: Literal["length", "random"] = "length"
     """Pairs of similar length together (little padding), or at random."""
-    precision: Precision = "auto"
-    """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more time."""
-    checkpoint_steps: int = Field(50, ge=1, json_schema_extra=PLACEMENT)
-    """A killed training goes on from a checkpoint at most this many steps old."""
     confidence: float = Field(0.95, gt=0.0, lt=1.0)
     """Level of the bootstrap interval around the accuracy on held-out pairs."""
     resamples: int = Field(2000, ge=100, le=100_000)

@@ -21,6 +21,7 @@ from tasks.reward_model.pairs import Preference, read_preferences
 from tasks.reward_model.scoring import load_scorer
 from tasks.reward_model.tokens import padding_token, tokenise_pairs
 from tasks.reward_model.training import train
+from tasks.sft.trainer_arguments import be_deterministic
 
 MOST_REFERENCE_PAIRS = 1000
 """Training pairs on which the rewards are normalised when none are held out."""
@@ -88,8 +89,7 @@ def run(
     tokenizer = load_tokenizer(inputs.model)
     rows, too_long = tokenise_pairs(config, tokenizer, pairs)
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time at every allocation
+    be_deterministic()
     processes = PartialState(cpu=not torch.cuda.is_available())
     # An adapter needs its base for good; full weights are trained away from theirs.
     place = out / "base" if config.method == "lora" else out.parent / "merged"
@@ -97,13 +97,14 @@ def run(
     set_seed(config.seed)  # the head begins at random
     model = load_classifier(base, precision=config.precision, padding=padding_token(tokenizer))
     folder = out / "model"
-    training = train(config, model, tokenizer, rows, folder, report)
+    lies_on = base if config.method == "lora" else None
+    training = train(config, model, tokenizer, rows, folder, report, base=lies_on)
     del model
 
     trained = ModelRef(
         uri=str(folder),
         digest=folder_digest(folder),
-        base=base if config.method == "lora" else None,
+        base=lies_on,
         facts=inputs.model.facts,
     )
     # Every process does it for itself: none has to wait, longer than its communication allows, for another.

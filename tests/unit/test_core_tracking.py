@@ -42,6 +42,30 @@ def test_runs_form_a_tree(tracking, client):
     assert "mlflow.parentRunId" not in client.get_run(parent).data.tags
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")],
+)
+def test_what_ended_the_work_decides_how_its_run_ends(tracking, client, error, status):
+    run = tracking.start("flow")
+    tracking.fail(run, error)
+    assert client.get_run(run).info.status == status
+
+
+def test_runs_are_found_by_a_condition_over_more_than_one_page(tracking, client, monkeypatch):
+    runs = {tracking.start("flow", tags={"batch": "one"}) for _ in range(5)}
+    tracking.start("flow", tags={"batch": "two"})
+    search = client.search_runs
+    tracking_client = tracking.client._client
+    monkeypatch.setattr(
+        tracking_client, "search_runs", lambda *given, **named: search(*given, **named, max_results=2)
+    )
+    found = tracking.search("tags.batch = 'one'")
+    assert len(found) == 5
+    assert {run.info.run_id for run in found} == runs
+    assert tracking.search("tags.batch = 'three'") == []
+
+
 def test_the_figures_of_iterations_make_a_curve(tracking, client):
     run = tracking.start("flow")
     for step, accuracy in ((1, 0.25), (2, 0.5)):

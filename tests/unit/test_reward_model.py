@@ -202,7 +202,7 @@ def test_the_saved_model_gives_the_rewards_of_the_trained_one(tmp_path, eos_padd
     network = untrained(eos_padded)
     rows, _ = tokenise_pairs(config, tokenizer, TRAIN)
     folder = tmp_path / "out" / "model"
-    train(config, network, tokenizer, rows, folder, lambda event: None)
+    train(config, network, tokenizer, rows, folder, lambda event: None, base=None)
     expected = [raw_reward(network, row["chosen_ids"]) for row in rows]
     base = eos_padded if method == "lora" else None
     saved = ModelRef(uri=str(folder), digest=folder_digest(folder), base=base)

@@ -1,0 +1,48 @@
+"""What every trainer of TRL and transformers is told in the same way."""
+
+from pathlib import Path
+from typing import Any
+
+from tasks.sft.optimiser_config import OptimiserConfig
+
+
+def be_deterministic() -> None:
+    """Let the same training give the same weights, as far as torch can; call it before the model is loaded."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time at every allocation
+
+
+def trainer_arguments(config: OptimiserConfig, checkpoints: Path, dtype: Any) -> dict[str, Any]:
+    """Keywords of `TrainingArguments`, and so of every trainer's own configuration, for a model of torch's `dtype`.
+
+    `max_length` is not among them: trainers differ in what they do with rows that are longer.
+    """
+    import torch
+
+    return {
+        "output_dir": str(checkpoints),
+        "learning_rate": config.learning_rate,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup,  # below 1 it is a share of the steps
+        "weight_decay": config.weight_decay,
+        "train_sampling_strategy": "group_by_length" if config.batching == "length" else "random",
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "save_strategy": "steps",
+        "save_steps": config.checkpoint_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+    }
