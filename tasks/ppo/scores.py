@@ -1,0 +1,63 @@
+"""What a rollout's responses are worth: by the reward adapter on the shared base, or by their texts."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.examples import Example, make_sample
+from tasks.ppo.roles import Roles
+from tasks.ppo.rollout import Rollout
+from tasks.problems.base import Problem
+from tasks.reward_model.scoring import RewardModel
+from tasks.rewards.config import RewardConfig
+from tasks.rewards.judging import judge
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Score = Callable[[Rollout, Sequence[Example]], "Tensor"]
+"""The reward in [0, 1] of each response [B] to the example its prompt was made from."""
+
+
+def by_role(roles: Roles) -> Score:
+    """Rewards by the reward model that shares the policy's base, read from the tokens as they were drawn."""
+    return lambda rollout, examples: roles.rewards(rollout)
+
+
+def by_verifier(config: RewardConfig, problem: Problem, tokenizer: Any) -> Score:
+    """Rewards by the problem's own score or a function of the user's (`config.by`); one that fails gives 0."""
+
+    def score(rollout: Rollout, examples: Sequence[Example]) -> "Tensor":
+        rows = as_samples(rollout, examples, tokenizer)
+        judgements = judge(config, problem, None, rows, lambda done, total: None)
+        return _tensor([judgement.reward for judgement in judgements], rollout)
+
+    return score
+
+
+def by_reward_model(model: RewardModel, problem: Problem, tokenizer: Any) -> Score:
+    """Rewards by a reward model of its own weights, of whatever architecture and tokens, which reads the texts."""
+
+    def score(rollout: Rollout, examples: Sequence[Example]) -> "Tensor":
+        prompts = [problem.prompt(example) for example in examples]
+        return _tensor(model.score(prompts, texts(rollout, tokenizer)), rollout)
+
+    return score
+
+
+def texts(rollout: Rollout, tokenizer: Any) -> list[str]:
+    """The responses as texts, without end token and other special tokens."""
+    return [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in rollout.response_tokens()]
+
+
+def as_samples(
+    rollout: Rollout, examples: Sequence[Example], tokenizer: Any, *, step: int = 0
+) -> list[Example]:
+    """The responses as rows: samples of the examples that their prompts were made from."""
+    rows = zip(examples, texts(rollout, tokenizer), rollout.ended.tolist(), strict=True)
+    return [make_sample(example, text, cut=not ended, step=step) for example, text, ended in rows]
+
+
+def _tensor(rewards: Sequence[float], rollout: Rollout) -> "Tensor":
+    import torch
+
+    return torch.tensor(rewards, dtype=torch.float32, device=rollout.responses.device)
