@@ -9,8 +9,6 @@ for iteration in 1 … iterations:
         stop, and go back one, when the reward on held-out rows does not rise
 """
 
-from dataclasses import replace
-
 from prefect import flow
 from pydantic import Field
 
@@ -51,8 +49,7 @@ class ReSTConfig(FlowConfig):
     data: DataConfig = DataConfig()
     """The prompts with their right answers; validation rows decide when to stop."""
     prompts: str = Field("", json_schema_extra=PLACEMENT)
-    """Address of the rows whose questions are sampled; empty takes the training rows. Their right answers are never
-    trained on, only a verifier may look at them."""
+    """Address of the rows whose questions are sampled, not trained on their answers; empty takes the training rows."""
     policy: ModelConfig = ModelConfig()
     """The model that is made better."""
     warm_start: bool = True
@@ -82,8 +79,7 @@ class ReSTConfig(FlowConfig):
 def check(config: ReSTConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
-    preparing.check(config.data)
-    preparing.check(config.data.asking(config.prompts))
+    preparing.check(config.data, config.prompts)
     sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
     improve.check(config.improve)
     rewards.check(config.reward)
@@ -114,15 +110,15 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     run.dataset(data.test, "test")
     run.dataset(data.train, "train")
     warm = student.train(data.train, label="warm start") if config.warm_start else None
-    start = warm.model if warm else base
     mixed = config.improve.mix_data == "yes"
     originals = scoring.score(data.train, label="score (training rows)").rows if mixed else None
     asked = config.data.asking(config.prompts)
     prompts = run.stage(preparing.STAGE, asked, preparing.inputs(asked), label="prompts").train
     growth = Growth(run, config.grow, data.problem, prompts, scoring)
-    starts = {"base": Policy(base), "warm": Policy(start, warm.steps if warm else 0)}
+    start = Policy(warm.model, warm.steps) if warm else Policy(base)
+    starts = {"base": Policy(base), "warm": start}
     improvement = Improvement(student, config.improve, scoring, starts, originals, data.validation)
-    policy = replace(starts["warm"], reward=improvement.held_out(start, "warm start"))
+    policy = Policy(start.model, start.steps, improvement.held_out(start.model, "warm start"))
     record, train = LoopRecord(comparisons=[measure_start(student, policy, data, scoring)]), data.train
     for number in range(1, config.iterations + 1):
         with run.iterate(number) as metrics:
@@ -134,9 +130,8 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
             metrics |= improved.metrics() | tested["test"].metrics() | grown.metrics()
             metrics |= {"reward/test": rewarded.mean, "data/train_rows": train.rows}
         facts = {"number": number, "metrics": metrics, "model": policy.model, "train": train}
-        record.iterations.append(
-            IterationRecord(**facts, splits=tested, kept=improved.kept, selections=improved.selections)
-        )
+        facts |= {"splits": tested, "kept": improved.kept, "selections": improved.selections}
+        record.iterations.append(IterationRecord(**facts))
         if not improved.trained:
             record.stopped = improved.stopped
             break

@@ -82,7 +82,7 @@ class ClassRow(BaseModel):
 
 
 class SplitResult(BaseModel):
-    """Figures of one data set: mean score, its interval, the rows answered wrong, a row per class."""
+    """Figures of one data set: mean score, its interval, the rows not right in full, a row per class."""
 
     rows: int
     accuracy: float
@@ -92,10 +92,16 @@ class SplitResult(BaseModel):
     classes: list[ClassRow]
     predictions: DatasetRef
 
+    @property
+    def exact(self) -> float:
+        """Share of the rows that are right in full; less than the accuracy where a score may lie between 0 and 1."""
+        return (self.rows - self.wrong) / self.rows if self.rows else 0.0
+
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
         return {
             "eval/accuracy": self.accuracy,
+            "eval/exact": self.exact,
             "eval/accuracy_low": self.low,
             "eval/accuracy_high": self.high,
         }

@@ -46,7 +46,8 @@ class FlowResult(BaseModel):
 
 
 def iteration_table(iterations: list[dict[str, float]]) -> "Table":
-    """Rows trained on, wrong, generated, kept and test accuracy, an iteration a row; rewards where there are any."""
+    """Rows trained on, wrong, generated, kept and test accuracy, an iteration a row; rewards where there are any, and
+    the share that is right in full where the accuracy counts rows in part."""
     from rich.table import Table
 
     rewarded = any("reward/test" in figures for figures in iterations)
@@ -58,12 +59,18 @@ def iteration_table(iterations: list[dict[str, float]]) -> "Table":
         "steps": "train/steps",
     }
     rewards = {"reward of samples": "reward/mean", "on test rows": "reward/test"} if rewarded else {}
-    table = Table("iteration", *columns, *rewards, "test accuracy")
+    in_full = {"right in full": "eval/exact"} if any(_counts_in_part(one) for one in iterations) else {}
+    table = Table("iteration", *columns, *rewards, "test accuracy", *in_full)
     for number, figures in enumerate(iterations, start=1):
         counts = (f"{figures.get(name, 0):.0f}" for name in columns.values())
         means = (f"{figures.get(name, 0):.3f}" for name in rewards.values())
-        table.add_row(str(number), *counts, *means, _accuracy(figures))
+        shares = (f"{figures[name]:.1%}" for name in in_full.values())
+        table.add_row(str(number), *counts, *means, _accuracy(figures), *shares)
     return table
+
+
+def _counts_in_part(figures: dict[str, float]) -> bool:
+    return figures.get("eval/exact", figures["eval/accuracy"]) != figures["eval/accuracy"]
 
 
 def _accuracy(figures: dict[str, float]) -> str:

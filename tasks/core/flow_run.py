@@ -1,23 +1,28 @@
 """A flow run: what its stages share (store, launch, tracking), and how a stage becomes a Prefect task."""
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
-from tasks.core.artifacts import artifact_key, log, progress_artifact
+from tasks.core.abandoned_runs import end_abandoned
+from tasks.core.artifacts import progress_artifact
 from tasks.core.config import PLACEMENT, Config
-from tasks.core.errors import StageFailed
+from tasks.core.interruption import interrupting
 from tasks.core.launching.forking import warm_up
 from tasks.core.launching.launch import LaunchConfig
+from tasks.core.mapping import completed
 from tasks.core.progress import Progress
 from tasks.core.references import DatasetRef, ModelRef
+from tasks.core.run import Run
 from tasks.core.settings import default_store
-from tasks.core.stage import Report, Stage, compute, is_whole
+from tasks.core.stage import Stage, is_whole
+from tasks.core.stage_task import StageCall
 from tasks.core.store import Store, fetch
 from tasks.core.tracking import Tracking, TrackingConfig
 
@@ -39,28 +44,8 @@ class FlowConfig(Config):
     """How often a stage whose process crashed is started again (it resumes from its last checkpoint)."""
 
 
-class Run(Protocol):
-    """What a loop needs of the run it belongs to: how stages are run, and where its figures go."""
-
-    iteration: int
-
-    def stage(
-        self, stage: Stage[C, I, R], config: C, inputs: I, *, label: str = "", training: bool = False
-    ) -> R:
-        """The stage's result, computed or found."""
-        ...
-
-    def iterate(self, number: int) -> AbstractContextManager[dict[str, float]]:
-        """One iteration; the mapping takes its metrics."""
-        ...
-
-    def dataset(self, ref: DatasetRef, context: str) -> None:
-        """Record that the run uses a data set."""
-        ...
-
-
 @dataclass
-class FlowRun:
+class FlowRun(Run):
     """One run of a method; `iteration` is the number of the present one, 0 outside the loop."""
 
     method: str
@@ -74,63 +59,74 @@ class FlowRun:
     results: list[dict[str, float]] = field(default_factory=list)
     iteration_runs: list[str] = field(default_factory=list)
     """MLflow's runs of the iterations that ended."""
+    _seconds: dict[str, float] = field(default_factory=dict)
+    """What the stages of the present iteration took."""
 
     def stage(
         self, stage: Stage[C, I, R], config: C, inputs: I, *, label: str = "", training: bool = False
     ) -> R:
         """Run a stage as a Prefect task cached by content; `training` gives it an MLflow run of its own."""
-        from prefect import task
+        call = self._call(stage, config, inputs, label)
+        own_run = self._start_training(call.name, stage.name, config) if training else ""
+        computed: list[float] = []
 
-        key = stage.key(config, inputs)
-        name = (f"iteration {self.iteration}: " if self.iteration else "") + (label or stage.name)
-        own_run = self._start_training(name, stage.name, config) if training else ""
-        computed: list[str] = []
+        def on_event(event: dict[str, Any]) -> None:
+            if "seconds" in event:
+                computed.append(event["seconds"])
+            elif own_run and "step" in event:
+                figures = {key: value for key, value in event.items() if isinstance(value, float)}
+                self.tracking.metrics(own_run, figures, step=int(event["step"]))
 
-        def work() -> dict[str, Any]:
-            computed.append(key)
-            with self._showing(name, stage.name, own_run) as report:
-                compute(stage, config, inputs, self.store, self.config.launch, report)
-            return {"key": key}
-
-        cached_task = task(
-            name=stage.name,
-            task_run_name=name,
-            persist_result=True,
-            result_serializer="json",
-            result_storage=self._record_storage(),
-            cache_key_fn=lambda context, parameters: f"{stage.name}-{key}",
-            refresh_cache=not is_whole(self.store, stage, key),
-            retries=self.config.retries,
-            retry_delay_seconds=2,
-            retry_condition_fn=_crashed,
-        )(work)
         try:
-            cached_task()
-            # From the manifest and not from Prefect's record: it knows where the store lies now.
-            manifest = self.store.find(stage.name, key)
-            assert manifest is not None
-            result = stage.result.model_validate(manifest.result)
-        except BaseException:
+            call.as_task(self._record_storage(), self.config.retries, on_event)()
+            result = call.result()
+        except BaseException as error:
             if own_run:
-                self.tracking.finish(own_run, "FAILED")
+                self.tracking.fail(own_run, error)
             raise
-        if not computed:
-            Progress(name).close("already done")
+        self._count(call, computed[0] if computed else None)
         if own_run:
             self._end_training(own_run, result, cached=not computed)
         return result
 
+    def stages(
+        self,
+        stage: Stage[C, I, R],
+        config: C,
+        inputs: Sequence[I],
+        *,
+        labels: Sequence[str],
+        whole: str = "",
+        at_once: int = 1,
+        each: Callable[[int, R], None] | None = None,
+    ) -> list[R]:
+        """Run a stage on several inputs, submitted to the flow's task runner as tasks that are cached by content."""
+        group, results = uuid4().hex, dict[int, R]()
+        calls = [self._call(stage, config, *one, group) for one in zip(inputs, labels, strict=True)]
+        with self._in_all(whole if len(calls) > 1 else "", len(calls)) as count, interrupting(group):
+            for number, seconds in completed(calls, self._record_storage(), self.config.retries, at_once):
+                results[number] = calls[number].result()
+                self._count(calls[number], seconds)
+                count(len(results))
+                if each:
+                    each(number, results[number])
+        return [results[number] for number in range(len(calls))]
+
+    def has(self, stage: Stage[C, I, R], config: C, inputs: I) -> bool:
+        """Whether the store holds the stage's result, undamaged."""
+        return is_whole(self.store, stage, stage.key(config, inputs))
+
     @contextmanager
     def iterate(self, number: int) -> Iterator[dict[str, float]]:
         """One iteration: a child run in MLflow; the yielded mapping takes its metrics, recorded in the end."""
-        self.iteration = number
+        self.iteration, self._seconds = number, {}
         tags = {"iteration": str(number), "stage": "iteration"}
         self.iteration_run_id = self._start(f"iteration {number}", self.run_id, tags)
         values: dict[str, float] = {}
         try:
             yield values
-        except BaseException:
-            self.tracking.finish(self.iteration_run_id, "FAILED")
+        except BaseException as error:
+            self.tracking.fail(self.iteration_run_id, error)
             raise
         for run_id in (self.iteration_run_id, self.run_id):
             self.tracking.metrics(run_id, values, step=number)
@@ -164,27 +160,43 @@ class FlowRun:
         self.tracking.tag(run_id, "cached", str(cached).lower())
         self.tracking.finish(run_id)
 
+    def _call(
+        self, stage: Stage[C, I, R], config: C, inputs: I, label: str, group: str = ""
+    ) -> StageCall[C, I, R]:
+        key, name = stage.key(config, inputs), self._named(label or stage.name)
+        return StageCall(stage, config, inputs, key, name, self.method, self.store, self.config.launch, group)
+
+    def _named(self, label: str) -> str:
+        return (f"iteration {self.iteration}: " if self.iteration else "") + label
+
+    def _count(self, call: StageCall[C, I, R], seconds: float | None) -> None:
+        """Record the time that a call took; where an iteration calls a stage more than once, the sum."""
+        if seconds is None:
+            Progress(call.name).close("already done")
+            return
+        name = f"time/{call.stage.name}_s"
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        timed = {name: self._seconds[name]}
+        self.tracking.metrics(self.iteration_run_id or self.run_id, timed, step=self.iteration)
+
     @contextmanager
-    def _showing(self, name: str, stage: str, own_run: str) -> Iterator[Report]:
-        progress = Progress(name, progress_artifact(artifact_key(f"{self.method} {name}"), name))
+    def _in_all(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Shows how many of several calls have ended; nothing without a label."""
+        name = self._named(label)
+        progress = Progress(name, progress_artifact(f"{self.method} {name}", name)) if label else None
 
-        def report(event: dict[str, Any]) -> None:
-            progress(event)
-            if "seconds" in event:
-                timed = {f"time/{stage}_s": event["seconds"]}
-                self.tracking.metrics(self.iteration_run_id or self.run_id, timed, step=self.iteration)
-            elif own_run and "step" in event:
-                figures = {key: value for key, value in event.items() if isinstance(value, float)}
-                self.tracking.metrics(own_run, figures, step=int(event["step"]))
+        def count(done: int) -> None:
+            if progress:
+                progress({"progress": [done, total], "text": "shards"})
 
-        begun = time.monotonic()
         try:
-            yield report
+            yield count
         except BaseException:
-            progress.close("failed")
+            if progress:
+                progress.close("failed")
             raise
-        progress.close()
-        log(f"{name}: {time.monotonic() - begun:.1f} s")
+        if progress:
+            progress.close()
 
     def _record_storage(self) -> Any:
         """Where Prefect keeps the stages' records: beside the artifacts they describe."""
@@ -195,12 +207,6 @@ class FlowRun:
         name = f"loopwright-{self.flow_run_id[:8]}"
         RemoteFileSystem(basepath=f"{self.store.root}/records").save(name, overwrite=True)
         return f"remote-file-system/{name}"
-
-
-def _crashed(task: Any, run: Any, state: Any) -> bool:
-    """A user's mistake, a lack of memory or a time-out comes back the same; a crash or a kill need not."""
-    failure = state.result(raise_on_failure=False)
-    return isinstance(failure, StageFailed) and failure.passing
 
 
 def check_run(config: FlowConfig) -> None:
@@ -219,6 +225,7 @@ def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
     store = Store(config.store or default_store())
     store.check()
     tracking = Tracking(config.tracking)
+    end_abandoned(tracking)
     flow_run_id = str(prefect_run.id or "")
     tags = {"method": method, "prefect.flow_run_id": flow_run_id}
     run_id = tracking.start(f"{method} {time.strftime('%Y-%m-%d %H:%M')}", tags=tags)
@@ -227,6 +234,6 @@ def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
         yield FlowRun(method, config, store, tracking, flow_run_id, run_id)
     except BaseException as error:
         tracking.tag(run_id, "failure", str(error)[:500])
-        tracking.finish(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        tracking.fail(run_id, error)
         raise
     tracking.finish(run_id)

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 from tasks.core.errors import UserError
@@ -25,6 +26,29 @@ def read_gym(address: str, field: str) -> list[tuple[str, Example]]:
     """
     name, parameters, size, seed = parse_address(address, field)
     return list(_rows(address, field, name, tuple(parameters.items()), size, seed))
+
+
+def check_apart(training: Mapping[str, str], held_out: Mapping[str, str]) -> None:
+    """Raise UserError when a held-out set shares seeds of one task, with the same parameters, with any other set.
+
+    Both map configuration fields to addresses; those that are no tasks count nothing. Sets of `training` may share.
+    """
+    read = {
+        field: (address, *parse_address(address, field))
+        for field, address in (*training.items(), *held_out.items())
+        if address.startswith(PREFIX)
+    }
+    for field, (one, *task, size, seed) in read.items():
+        alike = {name: parts for name, parts in read.items() if list(parts[1:3]) == task}
+        for other in sorted(alike.keys() & held_out.keys() - {field}):
+            another, _, _, other_size, other_seed = alike[other]
+            if seed < other_seed + other_size and other_seed < seed + size:
+                free = max(parts[-1] + parts[-2] for parts in alike.values())
+                raise UserError(
+                    f"{another} shares rows with {field}, {one}: row i of a seed is row 0 of seed + i",
+                    field=other,
+                    mend=f"give seeds further apart than the sizes, for example seed={free} for {other}",
+                )
 
 
 def parse_address(address: str, field: str) -> tuple[str, dict[str, str], int, int]:

@@ -15,6 +15,7 @@ from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
 from tasks.data.config import DataConfig
 from tasks.data.faults import refuse
+from tasks.data.gym import check_apart
 from tasks.data.reading import read_located
 from tasks.data.subset import Stratum, shuffled, take_in_proportion, take_per_stratum
 from tasks.problems.base import Problem, ProblemConfig
@@ -79,9 +80,14 @@ def prepare(config: DataConfig, out: Path) -> PreparedData:
     )
 
 
-def check(config: DataConfig) -> None:
-    """Raise UserError for all that `prepare` would refuse, writing nothing."""
+def check(config: DataConfig, prompts: str = "") -> None:
+    """Raise UserError for all that `prepare` would refuse, also with the rows at `prompts` for training rows, and for
+    tasks whose held-out rows are among others by their seeds. Writes nothing."""
+    held_out = {"data.validation": config.validation, "data.test": config.test}
+    check_apart({"data.train": config.train, "prompts": prompts}, held_out)
     select(config)
+    if prompts:
+        select(config.asking(prompts))
 
 
 def select(config: DataConfig) -> Selection:

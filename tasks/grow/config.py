@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.core.config import Config
+from tasks.core.config import PLACEMENT, Config
 from tasks.core.generators.load import EngineConfig
 
 
@@ -29,7 +29,7 @@ class GrowConfig(Config):
     """How samples are drawn."""
 
     samples: int = Field(8, ge=1, le=4096)
-    """Samples of every prompt. With a larger number later, the full shards that exist are kept."""
+    """Samples of every prompt. With a larger number later, those that exist are kept and the missing ones drawn."""
     temperature: float | None = Field(None, ge=0.0, le=5.0)
     """1 samples from the policy's own distribution; unset is 0.8 for `rest` and 0.7 for `rest-em`, as published."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
@@ -43,7 +43,10 @@ class GrowConfig(Config):
     shard_prompts: int = Field(128, ge=1, le=100_000)
     """Prompts of a shard: a kill loses one shard at most."""
     shard_samples: int = Field(8, ge=1, le=4096)
-    """Samples per prompt of a shard."""
+    """Most samples per prompt of a shard."""
+    at_once: int = Field(1, ge=1, le=4096, json_schema_extra=PLACEMENT)
+    """Shards drawn, or scored, at once, as tasks of the flow's task runner. In threads of one machine each holds a
+    model of its own; more than one is for a task runner with many machines behind it, or many devices."""
     seed: int = Field(0, ge=0, le=2**31)
     """Seed of the sampling: sample number s of a prompt depends on it, the prompt and s alone."""
 
@@ -51,11 +54,6 @@ class GrowConfig(Config):
         """The part that decides a sample; the samples of a shard are cached by it."""
         shared = {name: getattr(self, name) for name in DrawConfig.model_fields}
         return DrawConfig(**{name: value for name, value in shared.items() if value is not None})
-
-    def blocks(self) -> list[tuple[int, int]]:
-        """(first sample number, how many) of the shards of a prompt."""
-        step = self.shard_samples
-        return [(first, min(step, self.samples - first)) for first in range(0, self.samples, step)]
 
 
 def planned(config: GrowConfig, method: Literal["rest", "rest-em"]) -> GrowConfig:

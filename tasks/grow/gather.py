@@ -23,8 +23,13 @@ class GatherResult(BaseModel):
     samples: DatasetRef
     duplicates: int
     """Samples that an earlier shard held already."""
+    cut: int
+    """Samples that reached the token limit."""
     best: float
     """Mean over the prompts of the best reward among their samples; a prompt without one counts 0."""
+    lowest: float
+    highest: float
+    """The extremes of the rewards; 0 without a sample."""
 
 
 def run(config: Config, inputs: GatherInputs, out: Path, report: Report) -> GatherResult:
@@ -38,10 +43,14 @@ def run(config: Config, inputs: GatherInputs, out: Path, report: Report) -> Gath
     best = [
         max((row.reward or 0.0 for row in samples.values()), default=0.0) for samples in by_prompt.values()
     ]
+    rewards = [row.reward or 0.0 for row in gathered]
     return GatherResult(
         samples=write_rows(out / "samples.jsonl", gathered),
         duplicates=count - len(gathered),
+        cut=sum(row.cut for row in gathered),
         best=sum(best) / len(best) if best else 0.0,
+        lowest=min(rewards, default=0.0),
+        highest=max(rewards, default=0.0),
     )
 
 

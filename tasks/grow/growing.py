@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from tasks.core.config import Config
 from tasks.core.errors import UserError
@@ -10,6 +11,7 @@ from tasks.core.references import DatasetRef, ModelRef
 from tasks.grow import gather, shards, stage
 from tasks.grow.config import GrowConfig
 from tasks.grow.gather import GatherInputs
+from tasks.grow.plan import plan_shards
 from tasks.grow.shards import ShardConfig, ShardInputs
 from tasks.grow.stage import GrowInputs, GrowResult
 from tasks.problems.base import ProblemConfig
@@ -31,6 +33,8 @@ class Grown:
     drawn: list[GrowResult]
     scored: list[ScoreResult]
     duplicates: int
+    cut: int
+    """Samples that reached the token limit."""
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
@@ -41,7 +45,7 @@ class Grown:
             "grow/duplicates": float(self.duplicates),
             "grow/empty": float(sum(shard.empty for shard in self.drawn)),
             "grow/failed": float(sum(shard.failed for shard in self.drawn)),
-            "grow/cut": float(sum(shard.cut for shard in self.drawn)),
+            "grow/cut": float(self.cut),
             "grow/tokens": float(sum(shard.usage.completion_tokens for shard in self.drawn)),
             "reward/best": self.best,
             "reward/failed": float(sum(sum(shard.failed.values()) for shard in self.scored)),
@@ -65,31 +69,74 @@ class Growth:
         """
         rows, size = ShardInputs(rows=self.prompts), ShardConfig(prompts=self.config.shard_prompts)
         cut = self.run.stage(shards.STAGE, size, rows)
-        plan = [(block, first, count) for block in cut.blocks for first, count in self.config.blocks()]
-        drawn, scored = [], []
-        gathered: dict[str, list[DatasetRef]] = {block.uri: [] for block in cut.blocks}
-        for number, (block, first, count) in enumerate(plan, start=1):
-            inputs = GrowInputs(model=policy, prompts=block, problem=self.problem, first=first, count=count)
-            which = f"shard {number} of {len(plan)}"
-            drawn.append(self.run.stage(stage.STAGE, self.config.drawing(), inputs, label=f"grow ({which})"))
-            _check_drawn(drawn, last=number == len(plan))
-            known = gathered[block.uri]
-            scored.append(self.scoring.score(drawn[-1].samples, known=known, label=f"score ({which})"))
-            known.append(scored[-1].rows)
-        told = [shard for shard in scored if shard.rows.rows > 1]
-        if told and all(shard.constant for shard in told):
+        asked = self._plan(policy, cut.blocks)
+        chains = _by_block(asked)
+        names = [f"shard {number} of {len(asked)}" for number in range(1, len(asked) + 1)]
+        arrived: list[GrowResult] = []
+        scored: dict[int, ScoreResult] = {}
+
+        def take(number: int, shard: GrowResult) -> None:
+            arrived.append(shard)
+            _check_drawn(arrived, last=len(arrived) == len(asked))
+            if number == 0:  # at once, since a verifier that is broken fails on these as on all others
+                scored[0] = self.scoring.score(shard.samples, label=f"score ({names[0]})")
+
+        drawn = self.run.stages(
+            stage.STAGE,
+            self.config.drawing(),
+            asked,
+            labels=[f"grow ({name})" for name in names],
+            whole="grow",
+            at_once=self.config.at_once,
+            each=take,
+        )
+        before = {number: chain[:place] for chain in chains for place, number in enumerate(chain)}
+        # Shards of one block one after another, so that an answer which comes in two of them is scored once.
+        for turn in zip_longest(*chains):
+            numbers = [number for number in turn if number is not None and number not in scored]
+            results = self.scoring.score_each(
+                [drawn[number].samples for number in numbers],
+                [[scored[earlier].rows for earlier in before[number]] for number in numbers],
+                labels=[f"score ({names[number]})" for number in numbers],
+                at_once=self.config.at_once,
+            )
+            scored |= zip(numbers, results, strict=True)
+        return self._gather(cut.prompts, drawn, [scored[number] for number in range(len(asked))])
+
+    def _plan(self, policy: ModelRef, blocks: Sequence[DatasetRef]) -> list[GrowInputs]:
+        """The shards of every block; those of one block lie together, by the numbers of their samples."""
+
+        def inputs(block: DatasetRef, first: int, count: int) -> GrowInputs:
+            return GrowInputs(model=policy, prompts=block, problem=self.problem, first=first, count=count)
+
+        def exists(first: int, count: int) -> bool:
+            # What was drawn of the first block was drawn of the others, or is now.
+            return self.run.has(stage.STAGE, self.config.drawing(), inputs(blocks[0], first, count))
+
+        most = self.config.shard_samples
+        plan = plan_shards(self.config.samples, most, exists) if blocks else []
+        return [inputs(block, first, count) for block in blocks for first, count in plan]
+
+    def _gather(self, prompts: int, drawn: list[GrowResult], scored: list[ScoreResult]) -> Grown:
+        inputs = GatherInputs(prompts=self.prompts, shards=[shard.rows for shard in scored])
+        joined = self.run.stage(gather.STAGE, Config(), inputs)
+        learned = self.scoring.config.by == "model"
+        if learned and joined.samples.rows > 1 and joined.lowest == joined.highest:
             raise UserError(
-                f"the reward model gives every sample the same reward, {told[0].mean:g}",
+                f"the reward model gives every sample the same reward, {joined.lowest:g}",
                 field="reward_model",
                 mend="train it on more pairs, longer, or at another learning rate",
             )
-        joined = self.run.stage(
-            gather.STAGE,
-            Config(),
-            GatherInputs(prompts=self.prompts, shards=[shard.rows for shard in scored]),
-        )
         duplicates = joined.duplicates + sum(shard.duplicates for shard in drawn)
-        return Grown(joined.samples, cut.prompts, joined.best, drawn, scored, duplicates)
+        return Grown(joined.samples, prompts, joined.best, drawn, scored, duplicates, joined.cut)
+
+
+def _by_block(asked: Sequence[GrowInputs]) -> list[list[int]]:
+    """The numbers of the shards of every block of prompts."""
+    chains: dict[str, list[int]] = {}
+    for number, shard in enumerate(asked):
+        chains.setdefault(shard.prompts.uri, []).append(number)
+    return list(chains.values())
 
 
 def _check_drawn(drawn: Sequence[GrowResult], *, last: bool) -> None:

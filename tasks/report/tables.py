@@ -32,6 +32,7 @@ REWARDS = {
 """Further columns, each only where an iteration has the metric: of all samples, and of answers to held-out rows."""
 
 _HEADINGS = {
+    "exact": "Right in full",
     "train_rows": "Trained on",
     "train_steps": "Steps",
     "train_loss": "Loss",
@@ -41,6 +42,7 @@ _HEADINGS = {
     "shortfall": "Missing",
 }
 _SAMPLE_HEADINGS = {
+    "exact": "Right in full",
     "train_rows": "Trained on",
     "train_steps": "Steps",
     "train_loss": "Loss",
@@ -67,7 +69,9 @@ REASONS = {
 
 
 def iteration_rows(records: Sequence[IterationRecord]) -> list[Row]:
-    """The iterations in figures: rows trained on, FIGURES, test accuracy (0 to 1) and its interval, REWARDS."""
+    """The iterations in figures: rows trained on, FIGURES, test accuracy (0 to 1) and its interval, REWARDS; also the
+    share that is right in full, where the accuracy counts rows in part."""
+    partial = any(record.splits["test"].exact != record.splits["test"].accuracy for record in records)
     rewards = {
         column: metric
         for column, metric in REWARDS.items()
@@ -77,6 +81,7 @@ def iteration_rows(records: Sequence[IterationRecord]) -> list[Row]:
         {"iteration": record.number, "train_rows": record.trained_on.rows if record.trained_on else 0}
         | {column: _whole(record.metrics.get(metric)) for column, metric in FIGURES.items()}
         | {"accuracy": test.accuracy, "accuracy_low": test.low, "accuracy_high": test.high}
+        | ({"exact": test.exact} if partial else {})
         | {column: record.metrics.get(metric) for column, metric in rewards.items()}
         for record in records
         for test in (record.splits["test"],)
@@ -113,6 +118,7 @@ def readable(rows: Sequence[Row], *, sampled: bool = False) -> list[dict[str, An
             "trained on": row["train_rows"],
             **{words: _or_dash(row[name]) for name, words in names.items() if name in row},
             "test accuracy": _with_interval(row),
+            **({"right in full": f"{row['exact']:.1%}"} if "exact" in row else {}),
         }
         for row in rows
     ]

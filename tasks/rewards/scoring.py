@@ -26,17 +26,31 @@ class Scoring:
         self, rows: DatasetRef, *, known: Sequence[DatasetRef] = (), label: str = "score"
     ) -> ScoreResult:
         """The rows with their rewards; a row that stands in one of `known` keeps the reward it has there."""
-        inputs = ScoreInputs(
-            rows=rows,
-            problem=self.problem,
-            reward_model=self.reward_model,
-            known=list(known),
-            code=function_code(self.config),
-        )
-        return self.run.stage(stage.STAGE, self.config, inputs, label=label)
+        return self.run.stage(stage.STAGE, self.config, self._inputs(rows, known), label=label)
+
+    def score_each(
+        self,
+        rows: Sequence[DatasetRef],
+        known: Sequence[Sequence[DatasetRef]],
+        *,
+        labels: Sequence[str],
+        at_once: int = 1,
+    ) -> list[ScoreResult]:
+        """`score` for several data sets that do not hang on one another, each with the `known` of its own."""
+        inputs = [self._inputs(*one) for one in zip(rows, known, strict=True)]
+        return self.run.stages(stage.STAGE, self.config, inputs, labels=labels, at_once=at_once)
 
     def of_answers(self, predictions: DatasetRef, questions: DatasetRef, *, label: str) -> ScoreResult:
         """The rewards of a student's answers, as an evaluation kept them, to `questions`."""
         inputs = AnswersInputs(predictions=predictions, questions=questions)
         samples = self.run.stage(answers.STAGE, Config(), inputs, label=f"{label}: answers").samples
         return self.score(samples, label=label)
+
+    def _inputs(self, rows: DatasetRef, known: Sequence[DatasetRef]) -> ScoreInputs:
+        return ScoreInputs(
+            rows=rows,
+            problem=self.problem,
+            reward_model=self.reward_model,
+            known=list(known),
+            code=function_code(self.config),
+        )

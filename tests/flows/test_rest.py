@@ -11,6 +11,7 @@ from tests.flows.sampling_loops import new_sampling_loop
 
 SHARED_NAMES = {
     "eval/accuracy",
+    "eval/exact",
     "data/train_rows",
     "data/wrong",
     "data/generated",
@@ -101,6 +102,16 @@ def test_more_samples_reuse_those_that_exist(finished):
     after = {name: time for name, time in loop.manifests().items() if name.startswith("grow/")}
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 2  # one more block of samples for each of the two blocks of prompts
+    loop.run(grow__samples=5, iterations=1)
+    fewer = {name for name in loop.manifests() if name.startswith("grow/")}
+    assert len(fewer) == len(after) + 2  # the fifth sample alone
+
+
+def test_shards_that_are_drawn_at_once_change_nothing(loop, finished):
+    _, undisturbed = finished
+    result = loop.run(grow__at_once=2)
+    assert without_places(result) == without_places(undisturbed)
+    assert rows_of(result) == rows_of(undisturbed)
 
 
 def test_a_run_killed_while_growing_goes_on_and_ends_the_same(loop, finished):

@@ -49,6 +49,12 @@ def test_a_class_that_is_never_answered_has_no_precision():
 def test_scores_between_right_and_wrong_count_in_part_and_are_wrong():
     result = summary(prediction("a", "a", 1.0), prediction("b", "b", 0.5))
     assert (result.accuracy, result.wrong) == (0.75, 1)
+    assert (result.metrics()["eval/accuracy"], result.metrics()["eval/exact"]) == (0.75, 0.5)
+
+
+def test_answers_that_are_right_or_wrong_have_one_share():
+    figures = summary(*(prediction("a", answer) for answer in "aab")).metrics()
+    assert figures["eval/exact"] == figures["eval/accuracy"] == 2 / 3
 
 
 def test_answers_that_hardly_repeat_are_no_classes():
@@ -57,6 +63,7 @@ def test_answers_that_hardly_repeat_are_no_classes():
 
 def test_no_row_has_no_accuracy_and_no_interval():
     result = summary()
+    assert result.exact == 0.0
     assert (result.rows, result.accuracy, result.low, result.high, result.classes) == (0, 0.0, 0.0, 0.0, [])
 
 

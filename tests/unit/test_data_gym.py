@@ -176,3 +176,57 @@ def test_data_by_name_is_prepared_like_any_other(tmp_path):
     assert (data.train.rows, data.test.rows, data.test_rows_in_train) == (5, 10, 0)
     shared = prepare(config.model_copy(update={"test": CHAIN, "seed_rows": 0}), tmp_path / "same")
     assert shared.test_rows_in_train == 20
+
+
+def gym(size, seed, options="&max_terms=3"):
+    return f"gym:chain_sum?size={size}&seed={seed}{options}"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "field"),
+    [
+        ({"train": gym(300, 0), "test": gym(500, 200)}, "data.test"),
+        ({"train": gym(300, 200), "test": gym(201, 0)}, "data.test"),
+        ({"train": gym(300, 0), "test": gym(300, 0)}, "data.test"),
+        ({"train": gym(9, 0), "test": gym(9, 50), "validation": gym(9, 58)}, "data.test"),
+        ({"train": gym(9, 0), "test": gym(9, 50), "prompts": gym(100, 10)}, "data.test"),
+        ({"train": gym(9, 0), "test": gym(9, 50), "validation": gym(9, 8)}, "data.validation"),
+        (
+            {"train": gym(9, 0, "&max_terms=3&min_terms=2"), "test": gym(9, 0, "&min_terms=2&max_terms=3")},
+            "data.test",
+        ),
+    ],
+)
+def test_rows_that_are_held_out_and_also_used_are_refused_with_both_addresses(addresses, field):
+    prompts = addresses.pop("prompts", "")
+    with pytest.raises(UserError) as caught:
+        check(DataConfig(problem="gym", **addresses), prompts)
+    assert caught.value.field == field
+    shown = [
+        address for address in (*addresses.values(), prompts) if address and address in caught.value.fault
+    ]
+    assert addresses[field.removeprefix("data.")] in shown
+    assert len(shown) == 2
+    assert "seed=" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("test", "prompts"),
+    [
+        (gym(5, 10), ""),
+        (gym(5, 10), gym(10, 0)),
+        (gym(5, 10), gym(9, 1)),  # questions of the training rows may be sampled
+        (gym(5, 5, "&max_terms=4"), ""),
+        ("gym:gcd?size=5&seed=5", ""),
+    ],
+)
+def test_sets_that_share_no_held_out_row_are_taken(test, prompts):
+    check(DataConfig(problem="gym", train=gym(10, 0), test=test), prompts)
+
+
+def test_the_seed_that_a_refusal_names_is_one_that_is_taken():
+    config = DataConfig(problem="gym", train=gym(10, 3), test=gym(5, 5), validation=gym(7, 13))
+    with pytest.raises(UserError) as caught:
+        check(config)
+    assert "seed=20 for data.test" in caught.value.mend
+    check(config.model_copy(update={"test": gym(5, 20)}))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tasks.core.errors import DamagedArtifact, UserError
 from tasks.core.examples import make_example, write_rows
 from tasks.evaluate import Prediction
+from tasks.report.compare import read_predictions
 from tasks.report.lineage import Lineage
 from tasks.report.stage import STAGE, ReportConfig, ReportInputs, ReportResult, run
 from tests.unit.report_html import parse
@@ -70,6 +71,23 @@ def test_the_csv_holds_the_iterations_in_figures(two: tuple[ReportResult, str]) 
     assert (first["train_steps"], last["train_steps"]) == ("10", "20")
     assert (first["accuracy"], last["accuracy"]) == ("0.4", "0.8")
     assert (first["wrong"], first["generated"], first["kept"], first["shortfall"]) == ("2", "2", "1", "1")
+
+
+def test_answers_that_are_right_in_part_give_a_column_of_those_right_in_full(
+    tmp_path: Path, two: tuple[ReportResult, str]
+) -> None:
+    loop = small_loop(tmp_path, [FIRST, LAST])
+    answers = read_predictions(loop[1].splits["test"].predictions)
+    answers[3] = answers[3].model_copy(update={"value": 0.5})  # it was wrong
+    loop[1].splits["test"] = split(tmp_path / "in-part.jsonl", answers)
+    result, text = write(tmp_path / "out", ReportInputs(iterations=loop))
+    assert [row["right in full"] for row in result.table] == ["40.0%", "80.0%"]
+    assert result.table[1]["test accuracy"].startswith("85.0% (")
+    with open(result.csv, encoding="utf-8", newline="") as file:
+        assert [row["exact"] for row in csv.DictReader(file)] == ["0.4", "0.8"]
+    assert "Right in full" in text
+    assert "right in full" not in two[0].table[0]
+    assert "Right in full" not in two[1]
 
 
 def test_the_result_has_a_table_for_the_terminal_and_files_beneath_out(two: tuple[ReportResult, str]) -> None:
