@@ -71,7 +71,7 @@ class PPOConfig(Config):
     missing_eos_penalty: float = Field(0.0, ge=0.0, le=1e6)
     """Taken off the score of a response that was cut at `max_new_tokens`."""
     normalise_scores: Literal["none", "scale", "standardise"] = "none"
-    """Take scores as they are, divide them by their running standard deviation, or take off their running mean first."""
+    """Take scores as they are, divide them by their running standard deviation, or take off their mean before."""
     score_clip: float = Field(0.0, ge=0.0, le=1e6)
     """Bound scores to ± this, after normalisation; 0 leaves them."""
     seed: int = Field(0, ge=0, le=2**31)

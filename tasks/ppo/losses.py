@@ -65,8 +65,8 @@ def clipped_value_loss(
     clip: float,
     tokens: "Tensor | float | None" = None,
 ) -> Loss:
-    """0.5 max((v - G)^2, (clip(v, v_old - clip, v_old + clip) - G)^2) with returns G (Huang et al. 2024, "value function
-    loss clipping"); a `clip` of 0 is none."""
+    """0.5 max((v - G)^2, (clip(v, v_old - clip, v_old + clip) - G)^2) with returns G (Huang et al. 2024, "value
+    function loss clipping"); a `clip` of 0 is none."""
     import torch
 
     plain = (new - returns).square()

@@ -1,0 +1,101 @@
+"""The outer loop of RLHF: sample responses to a batch of prompts, reward them, learn from them."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.examples import Example
+from tasks.core.stage import Report
+from tasks.ppo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from tasks.ppo.config import PPOConfig
+from tasks.ppo.kl_control import make_controller
+from tasks.ppo.optimisation import update
+from tasks.ppo.optimizer import make_optimizer, set_learning_rates
+from tasks.ppo.roles import LanguageModelRoles
+from tasks.ppo.running_moments import RunningMoments
+from tasks.ppo.sampling import PolicySampler
+from tasks.ppo.scores import Score
+from tasks.ppo.warning_signs import MOST_COLLAPSED, warning_signs
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked: the row, and its prompt as token ids."""
+
+    example: Example
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went."""
+
+    figures: list[dict[str, float]]
+    """Of every step."""
+    warnings: list[str]
+    """Of the last step."""
+    stopped: str
+    """Why not all steps were taken."""
+
+
+def train_policy(
+    config: PPOConfig,
+    roles: LanguageModelRoles,
+    sampler: PolicySampler,
+    score: Score,
+    prompts: Sequence[Prompt],
+    checkpoints: Path,
+    checkpoint_steps: int,
+    report: Report,
+) -> Trained:
+    """Train the policy that `roles` holds, from the newest checkpoint on if there is one.
+
+    Ends early when the policy has collapsed to one token or has left the reference for good (`kl_alarm`). Raises
+    UserError for numbers that are not finite.
+    """
+    import torch
+
+    optimizer, controller, moments = make_optimizer(roles, config), make_controller(config), RunningMoments()
+    # An entropy that nothing is paid for needs no gradient, which spares a product with the head.
+    roles.entropy_gradient = config.entropy_coefficient > 0
+    resumed = load_checkpoint(checkpoints, roles, optimizer, controller, moments)
+    figures = resumed.figures if resumed else []
+    total, warnings, stopped = config.total_steps(), [], ""
+    for step in range(len(figures), total):
+        batch = [prompts[place] for place in batch_of(step, config.batch_size, len(prompts), config.seed)]
+        rollout = sampler.sample([prompt.tokens for prompt in batch], step=step, streams=range(len(batch)))
+        scores = score(rollout, [prompt.example for prompt in batch])
+        set_learning_rates(optimizer, config, step)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        metrics = update(roles, rollout, scores, config, controller, optimizer, generator, moments=moments)
+        figures.append(metrics)
+        report({"step": step + 1} | metrics)
+        text = f"reward {metrics['reward/mean']:.3f}, KL {metrics['objective/kl']:.2f}"
+        report({"progress": [step + 1, total], "text": text})
+        warnings = warning_signs(metrics, config)
+        if metrics["val/one_token_share"] > MOST_COLLAPSED or metrics["objective/kl"] > config.kl_alarm:
+            stopped = warnings[0]
+            break
+        if (step + 1) % checkpoint_steps == 0 and step + 1 < total:
+            state = TrainingState(
+                step=step + 1,
+                controller=controller.state_dict(),
+                moments=moments.state_dict(),
+                figures=figures,
+            )
+            save_checkpoint(checkpoints, state, roles, optimizer)
+    return Trained(figures, warnings, stopped)
+
+
+def batch_of(step: int, size: int, prompts: int, seed: int) -> list[int]:
+    """The places of a step's prompts: every prompt once in an order of its own for each pass over the data, then the
+    next pass. It hangs on the arguments alone, so that a resumed training sees the same."""
+    places: list[int] = []
+    orders: dict[int, list[int]] = {}
+    for position in range(step * size, (step + 1) * size):
+        lap, place = divmod(position, prompts)
+        if lap not in orders:
+            orders[lap] = random.Random(f"{seed} {lap}").sample(range(prompts), prompts)
+        places.append(orders[lap][place])
+    return places

@@ -1,0 +1,90 @@
+"""The update of a small language model by its adapters: what moves, and that parts make no difference."""
+
+import math
+
+import pytest
+import torch
+
+from tasks.ppo.config import PPOConfig
+from tasks.ppo.kl_control import FixedKL
+from tasks.ppo.optimisation import update
+from tasks.ppo.optimizer import make_optimizer
+from tests.unit.ppo_roles import roles_on, rollout
+
+SCORES = torch.tensor([1.0, 0.0, 0.5])
+
+
+def learn(
+    ref,
+    *,
+    updates: int = 1,
+    micro: int = 3,
+    coefficient: float = 0.1,
+    separate_graphs: bool = False,
+    **changes,
+):
+    """Updates on three responses; the roles, what each parameter was before, and the last figures."""
+    roles = roles_on(ref, **changes)
+    before = {name: part.detach().clone() for name, part in roles.trainable.items()}
+    config = PPOConfig(
+        batch_size=3,
+        minibatch_size=2,
+        micro_batch_size=micro,
+        epochs=2,
+        policy_learning_rate=0.01,
+        value_learning_rate=0.01,
+        value_coefficient=coefficient,
+        target_kl=0.0,
+    )
+    optimizer, generator = make_optimizer(roles, config), torch.Generator().manual_seed(0)
+    for _ in range(updates):
+        metrics = update(
+            roles,
+            rollout(),
+            SCORES,
+            config,
+            FixedKL(0.05),
+            optimizer,
+            generator,
+            separate_graphs=separate_graphs,
+        )
+    return roles, before, metrics
+
+
+@pytest.mark.parametrize("changes", [{}, {"value": "trunk"}, {"method": "full"}])
+def test_micro_batches_of_one_learn_the_same(tiny_ref, changes):
+    whole, before, metrics = learn(tiny_ref, **changes)
+    parts, _, same = learn(tiny_ref, micro=1, **changes)
+    assert same == pytest.approx(metrics, abs=1e-4)
+    for name, part in whole.trainable.items():
+        moved = (part - before[name]).abs().max().item()
+        assert (parts.trainable[name] - part).abs().max().item() < 0.1 * moved + 1e-6, name
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}])
+def test_graphs_gone_through_one_after_the_other_learn_the_same(tiny_ref, changes):
+    together, _, metrics = learn(tiny_ref, **changes)
+    apart, _, same = learn(tiny_ref, separate_graphs=True, **changes)
+    assert same == metrics
+    for name, part in together.trainable.items():
+        assert torch.equal(apart.trainable[name], part), name
+
+
+@pytest.mark.parametrize("value", ["adapter", "trunk", "model"])
+def test_what_is_trained_moves_and_the_base_does_not(tiny_ref, value):
+    roles, before, metrics = learn(tiny_ref, value=value)
+    assert all(map(math.isfinite, metrics.values()))
+    assert all(not torch.equal(part, before[name]) for name, part in roles.trainable.items())
+    reference = roles.reference(rollout())
+    fresh = roles_on(tiny_ref, moved=False).policy(rollout())[0]
+    assert torch.allclose(reference, fresh.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", ["adapter", "trunk"])
+def test_the_better_response_becomes_likelier_and_the_values_fit(tiny_ref, value):
+    roles, _, first = learn(tiny_ref, value=value)
+    start = roles_on(tiny_ref, value=value).policy(rollout())[0].sum(1)
+    roles, _, last = learn(tiny_ref, value=value, updates=8, coefficient=1.0)
+    gained = roles.policy(rollout())[0].sum(1) - start
+    assert float((gained[0] - gained[1]).detach()) > 0.5
+    assert last["loss/value_avg"] < 0.5 * first["loss/value_avg"]

@@ -1,0 +1,70 @@
+"""What is said of a training that goes wrong although every number is finite."""
+
+import pytest
+import torch
+
+from tasks.ppo.config import PPOConfig
+from tasks.ppo.kl_control import FixedKL
+from tasks.ppo.optimisation import update
+from tasks.ppo.optimizer import make_optimizer
+from tasks.ppo.rollout import make_rollout
+from tasks.ppo.warning_signs import one_token, warning_signs
+from tests.unit.ppo_tabular import SCORES, TabularRoles, some_rollout
+
+CONFIG = PPOConfig(batch_size=5, minibatch_size=5)
+
+
+@pytest.mark.parametrize(
+    ("response", "ended", "collapsed"),
+    [
+        ([1, 1, 1, 1], False, True),
+        ([1, 1, 1, 1, 5], True, True),  # the end token is no other word
+        ([1, 1, 1, 5], True, False),  # too short to tell
+        ([1, 1, 2, 1, 1], False, False),
+        ([1, 1, 1, 1, 2], False, False),
+        ([5], True, True),  # nothing but the end
+        ([1], False, False),
+    ],
+)
+def test_one_token(response, ended, collapsed):
+    rollout = make_rollout([[0], [0]], [response, [1, 2, 1, 2, 1, 2, 5]], [ended, True], padding=1)
+    assert one_token(rollout).tolist() == [collapsed, False]
+
+
+def signs(rollout, scores, roles=None):
+    roles = roles or TabularRoles()
+    optimizer, generator = make_optimizer(roles, CONFIG), torch.Generator()
+    metrics = update(roles, rollout, scores, CONFIG, FixedKL(0.05), optimizer, generator)
+    return warning_signs(metrics, CONFIG)
+
+
+def test_a_healthy_batch_gives_no_warning():
+    assert signs(some_rollout(), SCORES) == []
+
+
+def test_every_response_cut():
+    rollout = make_rollout([[0], [1]], [[1, 2, 3], [2, 2, 0]], [False, False], padding=0)
+    (said,) = signs(rollout, torch.tensor([0.1, 0.2]))
+    assert "limit of 64 tokens" in said
+
+
+def test_the_same_reward_for_all_but_not_for_a_batch_of_one():
+    (said,) = signs(some_rollout(), torch.full((5,), 0.25))
+    assert "the same reward, 0.25" in said
+    assert signs(some_rollout().select(slice(0, 1)), torch.tensor([0.25])) == []
+
+
+def test_collapse():
+    rollout = make_rollout([[0]] * 3, [[2] * 6 + [5]] * 3, [True] * 3, padding=0)
+    (said,) = signs(rollout, torch.tensor([0.1, 0.2, 0.3]))
+    assert "collapsed: 100%" in said
+
+
+def test_an_exploded_divergence():
+    """A policy that has become certain: log 6 per token and no more, but of 100 tokens."""
+    roles = TabularRoles()
+    with torch.no_grad():
+        roles.logits.weight[0, 1] = roles.logits.weight[1, 0] = 30.0
+    rollout = make_rollout([[0], [0]], [[1, 0] * 50, [1, 0] * 49 + [1, 5]], [False, True], padding=0)
+    (said,) = signs(rollout.select(slice(0, 1)), torch.tensor([0.5]), roles)[:1]
+    assert "KL has exploded: 179 nats" in said
