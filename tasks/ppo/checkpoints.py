@@ -1,4 +1,4 @@
-"""Checkpoints of a policy's training, exact to the bit: what was trained, the optimizer, the controller, the figures."""
+"""Checkpoints of a policy's training, exact to the bit: trained weights, optimizer, controller, figures."""
 
 import json
 import shutil

@@ -56,8 +56,8 @@ def update(
     optimizer step, the advantages are the rewards that were to come less the value (lam = 1), and nothing is clipped.
     `moments` are those of `normalise_scores`. `separate_graphs` says that policy and values have no activations in
     common (anything but a value head on the policy's trunk): each then goes backward by itself, and the activations of
-    one are let go before those of the other are made. Of several processes each gives responses of its own; what they learn is
-    what one would have learnt from all of them, and every one returns the same figures.
+    one are let go before those of the other are made. Of several processes each gives responses of its own; what they
+    learn is what one would have learnt from all of them, and every one returns the same figures.
 
     Figures of the batch are means per response: `objective/*`, `reward/*`, `val/response_tokens`; `val/num_eos_tokens`
     counts. Those of the losses are means over the valid tokens of a minibatch, and then over the minibatches; the last
