@@ -53,7 +53,7 @@ def update(
     went by the names that TRL's PPO had.
 
     The responses have to be the policy's own as it is now. With `algorithm: reinforce` the whole batch makes one
-    optimizer step, the advantages are the rewards that were to come less the value (lam = 1), and nothing is clipped.
+    optimizer step, the advantages are the rewards that were to come less the value (lam = 1), and clips do nothing.
     `moments` are those of `normalise_scores`. `separate_graphs` says that policy and values have no activations in
     common (anything but a value head on the policy's trunk): each then goes backward by itself, and the activations of
     one are let go before those of the other are made. Of several processes each gives responses of its own; what they
@@ -82,6 +82,7 @@ def update(
             seen.append(_accumulate(roles, experience, rows, config, separate_graphs))
             _check(seen[-1])
             moved = float(seen[-1][FIGURES.index("policy/approxkl_avg")])
+            # The first step is always made: before it, rounding alone parts the policy from the one that sampled.
             stopped = not on_policy and bool(norms) and 0.0 < config.target_kl < moved
             if stopped:
                 break
@@ -130,7 +131,7 @@ def _accumulate(
             experience.values[part],
             experience.returns[part],
             mask,
-            clip=0.0 if config.algorithm == "reinforce" else config.value_clip,
+            clip=config.value_clip,
             tokens=tokens,
         )
         (loss + config.value_coefficient * value.loss).backward()

@@ -95,6 +95,11 @@ class LanguageModelRoles:
         """The context in which `model` is the policy."""
         return self._policy.role
 
+    @property
+    def value_on_trunk(self) -> bool:
+        """Whether values are computed from the policy's hidden states, in one graph with it."""
+        return self._value is None
+
     def policy(self, rollout: Rollout) -> tuple["Tensor", "Tensor"]:
         """Log-probabilities and entropies of the response tokens, both [B, R], with gradients.
 

@@ -68,7 +68,17 @@ def train_policy(
         scores = score(rollout, [prompt.example for prompt in batch])
         set_learning_rates(optimizer, config, step)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        metrics = update(roles, rollout, scores, config, controller, optimizer, generator, moments=moments)
+        metrics = update(
+            roles,
+            rollout,
+            scores,
+            config,
+            controller,
+            optimizer,
+            generator,
+            moments=moments,
+            separate_graphs=not roles.value_on_trunk,
+        )
         figures.append(metrics)
         report({"step": step + 1} | metrics)
         text = f"reward {metrics['reward/mean']:.3f}, KL {metrics['objective/kl']:.2f}"

@@ -1,8 +1,12 @@
 """A reward learned from preferences, as the flows that need one get it: read the pairs, then train on them."""
 
+from dataclasses import dataclass
+
 from tasks import base_model
 from tasks.base_model import ModelConfig
+from tasks.core.errors import UserError
 from tasks.core.flow_run import Run
+from tasks.core.references import ModelRef
 from tasks.reward_model import preferences, stage
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.stage import RewardTrainingInputs, RewardTrainingResult
@@ -24,3 +28,56 @@ def learn_reward(
     base = run.stage(base_model.STAGE, model, files, label="reward model (base)").model
     inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)
     return run.stage(stage.STAGE, training, inputs, label="reward model", training=True)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was learned from preferences: the reward to train on, and a judge that training never meets."""
+
+    rewarding: RewardTrainingResult | None = None
+    judging: RewardTrainingResult | None = None
+
+    @property
+    def reward(self) -> ModelRef | None:
+        """The reward model."""
+        return self.rewarding.model if self.rewarding else None
+
+    @property
+    def judge(self) -> ModelRef | None:
+        """The judge."""
+        return self.judging.model if self.judging else None
+
+    def metrics(self) -> dict[str, float]:
+        """How often each prefers the answer that people preferred, on the pairs that the other one learned from."""
+        found = {"reward_model": self.rewarding, "judge": self.judging}
+        return {
+            f"{name}/accuracy": result.held_out.accuracy
+            for name, result in found.items()
+            if result is not None and result.held_out is not None
+        }
+
+
+def check_pairs(pairs: PreferenceConfig, *, judge: bool) -> None:
+    """Raise UserError for pairs that cannot be read, and when none are held out for a judge to learn from."""
+    preferences.check(pairs)
+    if judge and not pairs.test and not pairs.test_fraction:
+        raise UserError(
+            "the judge learns from held-out pairs, and none are held out",
+            field="preferences.test_fraction",
+            mend="hold out a third of the pairs, give preferences.test, or set judge to false",
+        )
+
+
+def learn_rewards(
+    run: Run, base: ModelRef, pairs: PreferenceConfig, training: RewardTrainingConfig, judge: bool
+) -> Learned:
+    """A reward model on `base` (full weights) from the training pairs and, if asked for, a judge from those held out.
+    Each is tested on the pairs of the other."""
+    prepared = run.stage(preferences.STAGE, pairs, preferences.inputs(pairs), label="preferences")
+    run.dataset(prepared.train, "preferences")
+    inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)
+    rewarding = run.stage(stage.STAGE, training, inputs, label="reward model", training=True)
+    if not judge or prepared.test is None:
+        return Learned(rewarding)
+    inputs = RewardTrainingInputs(model=base, train=prepared.test, test=prepared.train)
+    return Learned(rewarding, run.stage(stage.STAGE, training, inputs, label="judge", training=True))

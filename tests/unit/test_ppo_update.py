@@ -182,6 +182,19 @@ def test_epochs_end_when_the_policy_has_moved_too_far_and_that_step_is_not_made(
     assert run(free, **settings)["policy/stopped_early"] == 0.0
 
 
+def test_rounding_between_two_passes_does_not_keep_the_first_step_from_being_made():
+    class Rounded(TabularRoles):
+        def policy(self, rollout):
+            found, entropies = super().policy(rollout)
+            return found if torch.is_grad_enabled() else found.bfloat16().to(found), entropies
+
+    roles = Rounded(seed=1, spread=1.0)
+    metrics = run(roles, target_kl=1e-9, epochs=4)
+    assert metrics["policy/optimizer_steps"] == 1
+    assert metrics["policy/stopped_early"] == 1.0
+    assert not torch.equal(weights(roles), weights(TabularRoles(seed=1, spread=1.0)))
+
+
 def test_the_entropy_bonus_flattens_the_policy():
     entropies = []
     for coefficient in (0.0, 10.0):

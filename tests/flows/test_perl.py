@@ -1,0 +1,89 @@
+"""PERL with a tiny model: preferences to reward model and judge, PPO on one base, both policies side by side."""
+
+import json
+
+import pytest
+
+from flows.__main__ import main
+from tests.flows.test_rest_configs import write_pairs
+
+QUICK = [
+    "--config=deployments/configs/perl-hh-cpu.yaml",
+    "--training.max_steps=2",
+    "--training.batch_size=4",
+    "--reward_model.max_steps=3",
+    "--reward_model.learning_rate=0.01",
+    "--ppo.steps=3",
+    "--ppo.batch_size=4",
+    "--ppo.minibatch_size=2",
+    "--ppo.max_new_tokens=6",
+    "--ppo.policy_learning_rate=0.01",
+    "--evaluation.max_new_tokens=6",
+    "--data.seed_rows=12",
+]
+
+
+@pytest.fixture
+def perl(prefect_server, tiny_model, tmp_path, capsys):
+    pairs = write_pairs(tmp_path / "pairs.jsonl", range(40))
+    test = write_pairs(tmp_path / "test.jsonl", range(50, 55))
+
+    def run(*flags: str) -> tuple[int, dict, str]:
+        places = [f"--policy.model={tiny_model}", f"--store={tmp_path}/store", f"--preferences.train={pairs}"]
+        places += [f"--data.train={pairs}", f"--data.test={test}"]
+        code = main(["perl", *QUICK, *places, *flags])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out.splitlines()[-1]) if code == 0 else {}, captured.err
+
+    return run
+
+
+def test_one_base_plays_every_role_and_a_rerun_computes_nothing(perl, tmp_path):
+    code, result, error = perl()
+    assert code == 0, error
+    figures = result["metrics"]
+    assert figures["train/steps"] == 3
+    assert figures["val/episodes"] == 4
+    assert 0 <= figures["held_out/judged_win_rate"] <= 1
+    assert {"objective/kl", "policy/clipfrac_avg", "val/ratio", "reward/test", "judge/accuracy"} <= set(
+        figures
+    )
+    start = result["baselines"]["warm start"]
+    assert start["train/steps"] == 2
+    merged = result["model"][
+        "base"
+    ]  # the policy's adapter lies on the fine-tuned model, not on the one before it
+    assert merged["base"] is None
+    assert "merge" in merged["uri"]
+
+    code, again, error = perl()
+    assert code == 0, error
+    assert again["metrics"] == figures
+    assert "ppo: already done" in error
+    assert "ppo: 1/3" not in error
+
+
+def test_a_verifier_needs_no_preferences(perl):
+    code, result, error = perl(
+        "--reward.by=problem", "--sft=false", "--preferences.train=", "--ppo.algorithm=reinforce"
+    )
+    assert code == 0, error
+    assert "held_out/judged_win_rate" not in result["metrics"]
+    assert result["metrics"]["policy/optimizer_steps"] == 1
+    assert set(result["baselines"]) == {"base model"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--preferences.test_fraction=0", "preferences.test_fraction"),
+        ("--ppo.minibatch_size=99", "ppo.minibatch_size"),
+        ("--roles.adapter.dropout=0.1", "roles.adapter.dropout"),
+        ("--preferences.train=", "preferences.train"),
+    ],
+)
+def test_mistakes_end_before_a_model_is_loaded(perl, flag, words):
+    code, _, error = perl(flag)
+    assert code == 2
+    assert words in error
+    assert "Traceback" not in error
