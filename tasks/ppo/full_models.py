@@ -62,7 +62,7 @@ def _reward_role(config: RolesConfig, base: ModelRef, ref: ModelRef) -> RewardRo
     if load_tokenizer(ref).get_vocab() != tokenizer.get_vocab():
         raise UserError(
             f"the reward model {ref.uri} has other tokens than the policy",
-            field="reward.model",
+            field="reward_model",
             mend="score with it apart from the policy, by text",
         )
     normalisation = read_normalisation(fetch(ref))

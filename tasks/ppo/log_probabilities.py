@@ -84,7 +84,7 @@ class Vocabulary:
         if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2):
             raise UserError(
                 f"{type(model).__name__} makes its logits in a way that is not known here",
-                field="student.model",
+                field="policy.model",
                 mend="take a decoder such as Llama, Qwen, Mistral or Gemma",
             )
 

@@ -23,7 +23,7 @@ def check_bases(base: ModelRef, reward: ModelRef | None) -> None:
     if base.base is not None:
         raise UserError(
             f"{_name(base)} is an adapter: with adapters off, the reference would be the model beneath it",
-            field="student.model",
+            field="policy.model",
             mend="merge it into its base first (the stage `merge`)",
         )
     if reward is None:
@@ -31,13 +31,13 @@ def check_bases(base: ModelRef, reward: ModelRef | None) -> None:
     if reward.base is None:
         raise UserError(
             f"the reward model {_name(reward)} has full weights of its own and cannot share the policy's base",
-            field="reward.model",
+            field="reward_model",
             mend="train it with `method: lora` on the policy's base, or score with it apart from the policy",
         )
     if reward.base.digest != base.digest:
         raise UserError(
             f"the reward adapter was trained on {_name(reward.base)}, but the policy's base is {_name(base)}",
-            field="reward.model",
+            field="reward_model",
             mend="train the reward model on the policy's base, or score with it apart from the policy",
         )
 
@@ -132,7 +132,7 @@ def _add_reward(peft: Any, reward: ModelRef, base: ModelRef) -> tuple[Any, Any, 
         raise UserError(
             f"the adapter of the reward model {reward.uri} does not fit {_name(base)}: "
             f"{(missing or outcome.unexpected_keys)[0]}",
-            field="reward.model",
+            field="reward_model",
             mend="train the reward model again on this base",
         )
     context = getattr(network.config.get_text_config(decoder=True), "max_position_embeddings", None)
