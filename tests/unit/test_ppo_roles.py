@@ -238,7 +238,7 @@ def test_a_reward_adapter_of_another_base_is_refused_with_both_names(tmp_path, t
         roles_on(other, moved)
     with pytest.raises(UserError, match="merge it") as caught:
         roles_on(reward)
-    assert caught.value.field == "student.model"
+    assert caught.value.field == "policy.model"
     with pytest.raises(UserError, match="no reward model"):
         roles_on(tiny_ref).rewards(rollout())
 
