@@ -119,7 +119,8 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     starts = {"base": Policy(base), "warm": start}
     improvement = Improvement(student, config.improve, scoring, starts, originals, data.validation)
     policy = Policy(start.model, start.steps, improvement.held_out(start.model, "warm start"))
-    record, train = LoopRecord(comparisons=[measure_start(student, policy, data, scoring)]), data.train
+    first, train = measure_start(student, policy, data, scoring, config.grow), data.train
+    record = LoopRecord(comparisons=[first])
     for number in range(1, config.iterations + 1):
         with run.iterate(number) as metrics:
             grown = growth.grow(policy.model)
@@ -129,9 +130,9 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
             rewarded = scoring.of_answers(tested["test"].predictions, data.test, label="reward (test)")
             metrics |= improved.metrics() | tested["test"].metrics() | grown.metrics()
             metrics |= {"reward/test": rewarded.mean, "data/train_rows": train.rows}
-        facts = {"number": number, "metrics": metrics, "model": policy.model, "train": train}
-        facts |= {"splits": tested, "kept": improved.kept, "selections": improved.selections}
-        record.iterations.append(IterationRecord(**facts))
+        facts = {"metrics": metrics, "model": policy.model, "train": train, "splits": tested}
+        facts |= {"kept": improved.kept, "selections": improved.selections}
+        record.iterations.append(IterationRecord(number=number, **facts))
         if not improved.trained:
             record.stopped = improved.stopped
             break

@@ -142,7 +142,7 @@ class Grower:
     def __init__(self, folder: Path, model: ModelRef) -> None:
         self.run, self.model, self.folder = StoreRun(folder), model, folder
 
-    def grow(self, prompts: Sequence[Example] = PROMPTS, model=None, **changes) -> Grown:
+    def growth(self, prompts: Sequence[Example] = PROMPTS, **changes) -> Growth:
         settings = {
             "samples": 4,
             "shard_samples": 4,
@@ -150,11 +150,14 @@ class Grower:
             "temperature": 1.0,
             "max_new_tokens": 6,
         }
-        self.run.computed.clear()
         rows = write_rows(self.folder / "prompts.jsonl", prompts)
         config = GrowConfig(**settings | changes)
         scoring = Scoring(self.run, RewardConfig(), PROBLEM)
-        return Growth(self.run, config, PROBLEM, rows, scoring).grow(model or self.model)
+        return Growth(self.run, config, PROBLEM, rows, scoring)
+
+    def grow(self, prompts: Sequence[Example] = PROMPTS, model=None, **changes) -> Grown:
+        self.run.computed.clear()
+        return self.growth(prompts, **changes).grow(model or self.model)
 
     def ranges(self) -> list[tuple[int, int]]:
         """Of the shards that were drawn: the number of the first sample, and how many, each pair once."""
