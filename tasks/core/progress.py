@@ -1,11 +1,37 @@
 """Progress of long work: a bar in a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 _EVERY_S = 5.0  # how often a log line is written and Prefect's artifact updated
+
+
+class _Line:
+    """The terminal's last line: of stages that run side by side, the one that began to draw there first draws on until
+    it ends, and the others show only that they ended."""
+
+    def __init__(self) -> None:
+        self._owner: Progress | None = None
+        self._lock = threading.Lock()
+
+    def draw(self, progress: "Progress", bar: str) -> None:
+        with self._lock:
+            self._owner = self._owner or progress
+            if self._owner is progress:
+                print(f"\r\033[K{bar}", end="", file=sys.stderr, flush=True)
+
+    def end(self, progress: "Progress", words: str, *, terminal: bool) -> None:
+        with self._lock:
+            if self._owner is progress:
+                self._owner = None
+            clear = "\r\033[K" if terminal else ""
+            print(f"{clear}{words}", file=sys.stderr, flush=True)
+
+
+_LINE = _Line()
 
 
 class Progress:
@@ -40,11 +66,10 @@ class Progress:
     def close(self, words: str = "done") -> None:
         """Say that the stage ended."""
         seconds = time.monotonic() - self._begun
-        end = "\r\033[K" if self._terminal else ""
-        print(f"{end}{self.label}: {words} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+        _LINE.end(self, f"{self.label}: {words} ({seconds:.1f} s)", terminal=self._terminal)
 
     def _bar(self, done: int, total: int) -> None:
         width = 28
         filled = width * done // max(total, 1)
         bar = "━" * filled + " " * (width - filled)
-        print(f"\r\033[K{self.label} {bar} {done}/{total} {self._text}", end="", file=sys.stderr, flush=True)
+        _LINE.draw(self, f"{self.label} {bar} {done}/{total} {self._text}")

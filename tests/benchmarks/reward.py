@@ -21,6 +21,7 @@ from tasks.core.config import Config
 from tasks.core.examples import read_records
 from tasks.core.launching.launch import LaunchConfig
 from tasks.core.progress import Progress
+from tasks.core.references import ModelRef
 from tasks.core.stage import Stage, compute
 from tasks.core.store import Store
 from tasks.evaluate import bootstrap_interval
@@ -49,6 +50,24 @@ def result_of(stage: Stage[Any, Any, Any], config: Config, inputs: Any, label: s
     return stage.result.model_validate(found.result)
 
 
+def train_reward_models(
+    *, train: int = 800, test: int = 300, max_length: int = 128, batch_size: int = 4, epochs: float = 1.0
+) -> tuple[ModelRef, dict[str, RewardTrainingResult]]:
+    """The base model and the reward model of every arm, from the store or trained now."""
+    pairs = PreferenceConfig(train=str(DATA), test_fraction=0.25, rows=train, test_rows=test, faulty="drop")
+    shared = {"epochs": epochs, "batch_size": batch_size, "max_length": max_length}
+    base: BaseModelResult = result_of(
+        base_model.STAGE, ModelConfig(), base_model.locate(ModelConfig()), "base model"
+    )
+    data: PreparedPreferences = result_of(preferences.STAGE, pairs, preferences.inputs(pairs), "pairs")
+    inputs = RewardTrainingInputs(model=base.model, train=data.train, test=data.test)
+    results: dict[str, RewardTrainingResult] = {}
+    for name, settings in ARMS.items():
+        config = RewardTrainingConfig(**shared | settings, too_long="drop", checkpoint_steps=10)
+        results[name] = result_of(stage.STAGE, config, inputs, name)
+    return base.model, results
+
+
 def right(result: RewardTrainingResult) -> list[float]:
     """Of every held-out pair 1 if its better answer got the higher reward, 1/2 for a tie."""
     assert result.rewards is not None
@@ -67,21 +86,13 @@ def main() -> None:
     chosen = parser.parse_args()
     if not DATA.is_file():
         sys.exit(f"the data are not there: {DATA} (set LOOPWRIGHT_SHARED_DATA)")
-    pairs = PreferenceConfig(
-        train=str(DATA), test_fraction=0.25, rows=chosen.train, test_rows=chosen.test, faulty="drop"
+    _, results = train_reward_models(
+        train=chosen.train,
+        test=chosen.test,
+        max_length=chosen.max_length,
+        batch_size=chosen.batch_size,
+        epochs=chosen.epochs,
     )
-    shared = {"epochs": chosen.epochs, "batch_size": chosen.batch_size, "max_length": chosen.max_length}
-
-    base: BaseModelResult = result_of(
-        base_model.STAGE, ModelConfig(), base_model.locate(ModelConfig()), "base model"
-    )
-    data: PreparedPreferences = result_of(preferences.STAGE, pairs, preferences.inputs(pairs), "pairs")
-    inputs = RewardTrainingInputs(model=base.model, train=data.train, test=data.test)
-    results: dict[str, RewardTrainingResult] = {}
-    for name, settings in ARMS.items():
-        config = RewardTrainingConfig(**shared | settings, too_long="drop", checkpoint_steps=10)
-        results[name] = result_of(stage.STAGE, config, inputs, name)
-
     print(f"{'':6}{'pairs':>7}{'steps':>7}{'accuracy':>10}{'interval':>18}{'GB':>8}{'s/step':>8}")
     for name, result in results.items():
         tested = result.held_out

@@ -97,3 +97,15 @@ def streams_of(prompts: Sequence[Prompt], streams: Sequence[int] | None) -> Sequ
 def request_seed(sampling: Sampling, stream: int) -> int:
     """The seed of a stream for an engine that takes one per request; 31 bits, which every one of them holds."""
     return (sampling.seed + stream) % 2**31
+
+
+def no_room(prompt_tokens: int, new_tokens: int, context: int | None) -> str | None:
+    """Why a prompt cannot be answered by a model whose context holds so many tokens, or None when it can."""
+    if not prompt_tokens:
+        return "the prompt has no tokens"
+    if context is not None and prompt_tokens + new_tokens > context:
+        return (
+            f"the prompt has {prompt_tokens} tokens and {new_tokens} more are asked for, "
+            f"but the model's context holds {context}"
+        )
+    return None

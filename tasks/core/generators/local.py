@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import UserError
-from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage, streams_of
+from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage, no_room, streams_of
 from tasks.core.generators.choices import ChoiceTree
 from tasks.core.generators.decoding import Finish, Limits, choose_tokens, decode, evaluating, plan_batches
 from tasks.core.generators.prefix import compute_prefix, prefill
@@ -60,7 +60,7 @@ class TransformersGenerator:
         from numpy.random import default_rng
 
         encoded = self._encode_all(prompts)
-        faults = [self._fault(len(ids), sampling.max_new_tokens) for ids in encoded]
+        faults = [no_room(len(ids), sampling.max_new_tokens, self._context) for ids in encoded]
         completions = {
             index: Completion(text="", finish="error", prompt_tokens=len(encoded[index]), error=fault)
             for index, fault in enumerate(faults)
@@ -100,7 +100,7 @@ class TransformersGenerator:
         encoded = self._encode_all(prompts)
         rows = [ids + answer for ids, answer in zip(encoded, answers, strict=True)]
         for ids, answer in zip(encoded, answers, strict=True):
-            if fault := self._fault(len(ids), len(answer)):
+            if fault := no_room(len(ids), len(answer), self._context):
                 raise UserError(fault, mend="shorten the input, or take a model with a longer context")
 
         results = [(0.0, 0)] * len(rows)
@@ -139,16 +139,6 @@ class TransformersGenerator:
             for text in sampling.choices
         ]
         return ChoiceTree(texts, end=end_of_turn(self._tokenizer))
-
-    def _fault(self, prompt_tokens: int, new_tokens: int) -> str | None:
-        if not prompt_tokens:
-            return "the prompt has no tokens"
-        if self._context is not None and prompt_tokens + new_tokens > self._context:
-            return (
-                f"the prompt has {prompt_tokens} tokens and {new_tokens} more are asked for, "
-                f"but the model's context holds {self._context}"
-            )
-        return None
 
     def _finish(self, tokens: list[int], sampling: Sampling) -> Finish | None:
         if tokens[-1] in self._eos:

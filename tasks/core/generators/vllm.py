@@ -12,6 +12,7 @@ from tasks.core.generators.base import (
     Prompt,
     Sampling,
     Usage,
+    no_room,
     request_seed,
     streams_of,
 )
@@ -55,6 +56,7 @@ class VLLMGenerator:
             self._adapter = LoRARequest("adapter", 1, str(adapter))
         self.usage = Usage()
         self._tokenizer = load_tokenizer(model)
+        self._context = _context(fetch(base))
         self._llm = vllm.LLM(
             model=str(fetch(base)),
             dtype=precision,
@@ -72,7 +74,8 @@ class VLLMGenerator:
     ) -> list[Completion]:
         """One completion per prompt, in the prompts' order; `progress` is called once, at the end.
 
-        Raises vLLM's ValueError when a prompt does not fit into the context.
+        A prompt that leaves no room for `sampling.max_new_tokens` in the model's context gives a completion that is an
+        error; vLLM itself would refuse all of them for it.
         """
         from vllm import SamplingParams
 
@@ -83,6 +86,10 @@ class VLLMGenerator:
             from vllm.sampling_params import StructuredOutputsParams
 
             restricted["structured_outputs"] = StructuredOutputsParams(choice=list(sampling.choices))
+        tokens = [render(self._tokenizer, prompt) for prompt in prompts]
+        faults = [no_room(len(ids), sampling.max_new_tokens, self._context) for ids in tokens]
+        numbers = streams_of(prompts, streams)
+        fitting = [index for index, fault in enumerate(faults) if fault is None]
         parameters = [
             SamplingParams(
                 max_tokens=sampling.max_new_tokens,
@@ -90,20 +97,35 @@ class VLLMGenerator:
                 top_p=sampling.top_p,
                 top_k=sampling.top_k or -1,  # 0 means "all" to newer versions only, -1 to every one
                 stop=list(sampling.stop),
-                seed=request_seed(sampling, stream),
+                seed=request_seed(sampling, numbers[index]),
                 **restricted,
             )
-            for stream in streams_of(prompts, streams)
+            for index in fitting
         ]
-        tokens = [{"prompt_token_ids": render(self._tokenizer, prompt)} for prompt in prompts]
-        outputs = self._llm.generate(tokens, parameters, use_tqdm=False, lora_request=self._adapter)
-        completions = [_completion(output) for output in outputs]
+        asked = [{"prompt_token_ids": tokens[index]} for index in fitting]
+        outputs = self._llm.generate(asked, parameters, use_tqdm=False, lora_request=self._adapter)
+        answered = dict(zip(fitting, map(_completion, outputs), strict=True))
+        completions = [
+            answered[index]
+            if fault is None
+            else Completion(text="", finish="error", prompt_tokens=len(tokens[index]), error=fault)
+            for index, fault in enumerate(faults)
+        ]
         self.usage.calls += len(completions)
-        self.usage.prompt_tokens += sum(completion.prompt_tokens for completion in completions)
-        self.usage.completion_tokens += sum(completion.completion_tokens for completion in completions)
+        self.usage.errors += len(completions) - len(fitting)
+        self.usage.prompt_tokens += sum(completion.prompt_tokens for completion in answered.values())
+        self.usage.completion_tokens += sum(completion.completion_tokens for completion in answered.values())
         if progress:
             progress(len(prompts), len(prompts))
         return completions
+
+
+def _context(model: Path) -> int | None:
+    """The tokens that the context of the model in a folder holds, which is vLLM's own limit by default."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model).get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None)
 
 
 def _lora_rank(adapter: Path) -> int:
