@@ -3,8 +3,6 @@
 import io
 import sys
 
-import pytest
-
 from tasks.core.progress import Progress
 
 
@@ -13,19 +11,14 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch) -> Terminal:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    return terminal
-
-
 def lines(terminal: Terminal) -> list[str]:
     """What stands there in the end: a carriage return goes back to the line's beginning, which is then cleared."""
     return [line.rpartition("\r\033[K")[2] for line in terminal.getvalue().split("\n")]
 
 
-def test_one_of_two_stages_has_the_bar_until_it_ends(terminal):
+def test_one_of_two_stages_has_the_bar_until_it_ends(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     first, second = Progress("first"), Progress("second")
     first({"progress": [1, 4]})
     second({"progress": [3, 4]})
