@@ -11,12 +11,17 @@ from tasks.sft.adapter import AdapterConfig
 from tasks.sft.optimiser_config import OptimiserConfig, placed
 
 
-@placed(weighting="batching", select="gradient_checkpointing", deepspeed="checkpoint_steps")
+@placed(
+    too_long="max_length", weighting="batching", select="gradient_checkpointing", deepspeed="checkpoint_steps"
+)
 class TrainingConfig(OptimiserConfig):
     """How the student is trained."""
 
     learning_rate: float = Field(2e-4, gt=0.0, le=1.0)
     """Peak learning rate. Full fine-tuning wants less (2e-5 in the paper) than an adapter."""
+    too_long: Literal["refuse", "drop"] = "refuse"
+    """What becomes of rows with an answer that alone does not fit into `max_length`: an error that names one, or leave
+    them out and count them."""
     weighting: Literal["equal", "reward"] = "equal"
     """Every row counts alike, or, for scored samples, in proportion to its reward."""
     select: Literal["last", "best"] = "last"

@@ -23,14 +23,34 @@ def tokenize(
     rows = []
     for example in examples:
         prompt = render(tokenizer, problem.prompt(example))
-        text = problem.target(example) if example.completion is None else example.completion
-        answer = tokenizer(text, add_special_tokens=False)["input_ids"] + [end_of_turn(tokenizer)]
+        answer = _answer(problem, tokenizer, example)
         if len(answer) >= max_length:
             raise UserError(
                 f"the answer of row {example.id} has {len(answer)} tokens",
                 field="training.max_length",
-                mend=f"raise it above {len(answer)} or leave the row out (now {max_length})",
+                mend=f"raise it above {len(answer)} (now {max_length}), or leave such rows out with "
+                "--training.too_long=drop",
             )
         prompt = prompt[-(max_length - len(answer)) :]
         rows.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
     return rows
+
+
+def fitting(
+    problem: Problem, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], max_length: int
+) -> list[Example]:
+    """The examples whose answer fits. Raises UserError when none does."""
+    kept = [example for example in examples if len(_answer(problem, tokenizer, example)) < max_length]
+    if not kept:
+        raise UserError(
+            f"no row has an answer that fits into {max_length} tokens",
+            field="training.max_length",
+            mend="raise it",
+        )
+    return kept
+
+
+def _answer(problem: Problem, tokenizer: "PreTrainedTokenizerBase", example: Example) -> list[int]:
+    text = problem.target(example) if example.completion is None else example.completion
+    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*tokens, end_of_turn(tokenizer)]

@@ -17,7 +17,7 @@ from tasks.sft.adapter import lora_config
 from tasks.sft.checkpoints import newest_whole, reporting
 from tasks.sft.config import TrainingConfig
 from tasks.sft.row_order import repeatable
-from tasks.sft.rows import tokenize
+from tasks.sft.rows import fitting, tokenize
 from tasks.sft.saving import mean_loss, save_trained
 from tasks.sft.trainer_arguments import be_deterministic, trainer_arguments
 from tasks.sft.weighting import reward_weights, weighted
@@ -39,6 +39,8 @@ class TrainingResult(BaseModel):
     model: ModelRef
     steps: int
     rows: int
+    too_long: int = 0
+    """Rows left out because their answer does not fit (`too_long: drop`)."""
     loss: float
     """Mean training loss over all steps."""
     validation_loss: float | None = None
@@ -59,12 +61,18 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         raise UserError("there is no row to train on", field="data.train")
     problem = load_problem(inputs.problem)
     tokenizer = load_tokenizer(inputs.model)
+    given = len(examples)
+    if config.too_long == "drop":
+        examples = fitting(problem, tokenizer, examples, config.max_length)
     rows: list[dict[str, Any]] = [*tokenize(problem, tokenizer, examples, config.max_length)]
     if config.weighting == "reward":
         rows = [row | {"weight": weight} for row, weight in zip(rows, reward_weights(examples), strict=True)]
     validation = None
     if inputs.validation is not None:
-        held_out = tokenize(problem, tokenizer, read_examples(inputs.validation), config.max_length)
+        unseen = read_examples(inputs.validation)
+        if config.too_long == "drop":
+            unseen = fitting(problem, tokenizer, unseen, config.max_length)
+        held_out = tokenize(problem, tokenizer, unseen, config.max_length)
         validation = Dataset.from_list(held_out)
 
     be_deterministic()
@@ -105,6 +113,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         model=ModelRef(uri=str(folder), digest=folder_digest(folder), base=base, facts=inputs.model.facts),
         steps=int(trainer.state.global_step),
         rows=len(rows),
+        too_long=given - len(rows),
         loss=mean_loss(trainer),
         validation_loss=validation_loss,
     )

@@ -95,6 +95,16 @@ def test_an_answer_that_does_not_fit_is_refused_with_its_row(tiny_ref):
     assert caught.value.field == "training.max_length"
 
 
+def test_rows_whose_answer_does_not_fit_can_be_left_out_and_are_counted(bench):
+    long = make_example("who?", "weather " * 90)
+    dropped = bench.train("dropped", [ROWS[0], long, *ROWS[1:]], max_length=64, too_long="drop")
+    without = bench.train("without", ROWS, max_length=64)
+    assert (dropped.rows, dropped.too_long, without.too_long) == (len(ROWS), 1, 0)
+    assert dropped.model.digest == without.model.digest
+    with pytest.raises(UserError, match="no row has an answer that fits into 64 tokens"):
+        bench.train("none", [long], max_length=64, too_long="drop")
+
+
 @pytest.mark.parametrize("batching", ["length", "random", "packed"])
 def test_the_loss_is_that_of_the_answers_alone(bench, batching):
     rows = ROWS[:2]
