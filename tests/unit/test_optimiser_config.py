@@ -21,7 +21,7 @@ COMMON = "method learning_rate epochs max_steps batch_size gradient_accumulation
     [
         (
             TrainingConfig,
-            "max_length batching weighting precision gradient_checkpointing select checkpoint_steps deepspeed",
+            "max_length too_long batching weighting precision gradient_checkpointing select checkpoint_steps deepspeed",
         ),
         (
             RewardTrainingConfig,
