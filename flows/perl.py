@@ -26,7 +26,7 @@ from tasks.ppo.config import PPOConfig
 from tasks.ppo.merge import MergeConfig, MergeInputs
 from tasks.ppo.roles_config import RolesConfig
 from tasks.ppo.stage import PolicyTrainingConfig, PolicyTrainingInputs
-from tasks.report.records import IterationRecord, LoopRecord
+from tasks.report.records import IterationRecord, LoopRecord, PolicyRecord
 from tasks.report.show import show_report
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.learned import Learned, check_pairs, learn_rewards
@@ -134,9 +134,11 @@ def loop(run: Run, config: PERLConfig) -> LoopRecord:
         )
         metrics |= trained.metrics() | tested["test"].metrics() | compared.metrics()
         metrics |= learned.metrics() | {"reward/test": rewarded.mean}
-    record.iterations.append(
-        IterationRecord(number=1, metrics=metrics, model=trained.model, train=prompts, splits=tested)
+    policy = PolicyRecord(
+        trained=trained, compared=compared, reward_model=learned.rewarding, judge=learned.judging
     )
+    facts = {"metrics": metrics, "model": trained.model, "train": prompts, "splits": tested, "policy": policy}
+    record.iterations.append(IterationRecord(number=1, **facts))
     record.stopped = trained.stopped
     return record
 

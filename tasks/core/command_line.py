@@ -119,12 +119,17 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+NAMES_OF_KEYS = "key_env"
+"""How fields end that name the environment variable of a key: what is given there by mistake is the key itself."""
+
+
 def _fault(model: type[BaseModel], detail: Any) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, list(field_names(model)), n=1, cutoff=0.6)
         return f"{name}: there is no such field" + (f"; did you mean {near[0]}?" if near else "")
-    given = f" (given: {detail['input']!r})" if isinstance(detail["input"], str | int | float) else ""
+    shown = isinstance(detail["input"], str | int | float) and not name.endswith(NAMES_OF_KEYS)
+    given = f" (given: {detail['input']!r})" if shown else ""
     return f"{name}: {detail['msg']}{given}" if name else f"{detail['msg']}"
 
 

@@ -15,11 +15,13 @@ from tasks.report.curves import Baseline
 from tasks.report.drawing import Curve
 from tasks.report.headline import Headline
 from tasks.report.lineage import Chains
+from tasks.report.policy_section import Policies
 from tasks.report.records import IterationRecord
 from tasks.report.reward_curves import MOST_HISTOGRAMS
 from tasks.report.sample_section import Samples
 from tasks.report.samples import REJECTED
-from tasks.report.tables import REASONS, ClassChange, FilterCounts, Row, Usage
+from tasks.report.tables import REASONS, ClassChange, FilterCounts, Row
+from tasks.report.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Page:
     settings: dict[str, Any]
     samples: Samples | None = None
     """Where the loop trained on its policy's own samples."""
+    policies: Policies | None = None
+    """Where it trained its policy by reinforcement learning."""
 
     @property
     def taught(self) -> bool:
-        """Whether the page speaks of a teacher: always, but for a loop over samples that had none."""
+        """Whether the page speaks of a teacher: always, but for a loop over samples or rewards that had none."""
         asked = any(record.exchanges or record.failures or record.counts for record in self.records)
-        return self.samples is None or asked
+        return asked or (self.samples is None and self.policies is None)
 
 
 def render(page: Page) -> str:
@@ -84,6 +88,7 @@ def render(page: Page) -> str:
         "points": wording.points,
         "figure": wording.figure,
         "decimals": wording.decimals,
+        "signed": wording.signed,
         "visible": wording.visible,
         "cut": wording.cut,
         "data_uri": _data_uri,

@@ -5,7 +5,23 @@ from pydantic import BaseModel, Field
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.evaluate import SplitResult
 from tasks.improve.figures import Selection
+from tasks.ppo.stage import PolicyTrainingResult
 from tasks.report.compare import Comparison
+from tasks.reward_model.stage import RewardTrainingResult
+from tasks.side_by_side.stage import SideBySideResult
+
+
+class PolicyRecord(BaseModel):
+    """A policy trained on rewards by reinforcement learning, and how it does on held-out prompts."""
+
+    trained: PolicyTrainingResult
+    """Its training, step by step."""
+    compared: SideBySideResult
+    """Its answers beside those of the policy that it started from."""
+    reward_model: RewardTrainingResult | None = None
+    """Where the reward was learned from preferences."""
+    judge: RewardTrainingResult | None = None
+    """Another one, which the training never met and which says who wins."""
 
 
 class IterationRecord(BaseModel):
@@ -30,6 +46,8 @@ class IterationRecord(BaseModel):
     """Candidates kept, and rejected by reason."""
     selections: list[Selection] = Field(default_factory=list)
     """What was trained on of a policy's own samples, an Improve step each."""
+    policy: PolicyRecord | None = None
+    """The training of this iteration, where it was reinforcement learning."""
 
     @property
     def trained_on(self) -> DatasetRef | None:

@@ -34,6 +34,9 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
     for run_id, iteration in zip(run.iteration_runs, record.iterations, strict=True):
         _keep_tables(run, run_id, iteration)
     table_artifact(f"{run.method} iterations", report.table, "What every iteration trained on and reached")
+    if report.policies:
+        description = "The policy and the one it started from on held-out prompts"
+        table_artifact(f"{run.method} policies", report.policies, description)
     last = record.iterations[-1]
     places = {
         "model": last.model.uri,
@@ -69,6 +72,9 @@ def _keep_tables(run: FlowRun, run_id: str, iteration: IterationRecord) -> None:
     )
     if iteration.kept is not None:
         run.tracking.table(run_id, kept_table(iteration.kept), "kept_rows.json")
+    if iteration.policy is not None:
+        both = islice(read_records(iteration.policy.compared.rows), MOST_TABLE_ROWS)
+        run.tracking.table(run_id, list(both), "side_by_side.json")
 
 
 def kept_table(kept: DatasetRef) -> list[dict[str, Any]]:

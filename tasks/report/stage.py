@@ -17,6 +17,9 @@ from tasks.report.curves import Baseline, draw_curves
 from tasks.report.headline import headline
 from tasks.report.lineage import chains, read_lineage
 from tasks.report.page import Compared, Page, render
+from tasks.report.policies import is_reinforced
+from tasks.report.policy_headline import policy_headline
+from tasks.report.policy_section import read_policies
 from tasks.report.records import IterationRecord
 from tasks.report.sample_section import read_samples
 from tasks.report.samples import is_sampled
@@ -26,9 +29,9 @@ from tasks.report.tables import (
     headings,
     iteration_rows,
     readable,
-    teacher_usage,
     write_csv,
 )
+from tasks.report.usage import teacher_usage
 
 
 class ReportConfig(Config):
@@ -68,18 +71,22 @@ class ReportResult(BaseModel):
     csv: str
     curves: list[str]
     table: list[dict[str, Any]]
+    policies: list[dict[str, Any]] = Field(default_factory=list)
+    """Where a policy was trained by reinforcement learning: its figures and its start's on held-out prompts."""
 
 
 def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -> ReportResult:
-    """Write `report.html`, `iterations.csv` and `curves/*.png` beneath `out`.
+    """Write `report.html`, `iterations.csv` and `curves/*.png` beneath `out`, for policies also `policies.csv`.
 
     Raises UserError when a baseline, or an iteration, was tested on other rows than the last iteration.
     """
     records, sampled = inputs.iterations, is_sampled(inputs.iterations)
+    reinforced = is_reinforced(records)
     rows = iteration_rows(records)
     last = read_predictions(records[-1].splits["test"].predictions)
     first = first_iteration(records)
-    before = set_out_from(inputs.comparisons, config.confidence, config.seed) if sampled else None
+    own = sampled or reinforced
+    before = set_out_from(inputs.comparisons, config.confidence, config.seed) if own else None
     beginning = before or first
     if before is not None:
         pairs = pair(before.answers, last, "comparisons")
@@ -87,34 +94,38 @@ def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -
         pairs = pair(first.answers, last, "iterations") if len(records) > 1 else []
     compared = [_compare(config, comparison, records[-1], last) for comparison in inputs.comparisons]
     lineage, origins = read_lineage(records, sampled=sampled)
-    curves = draw_curves(rows, origins, [entry.baseline for entry in compared], sampled=sampled)
-    samples = None
-    if sampled:
-        samples = read_samples(
-            records,
-            rows,
-            beginning,
-            first,
-            last,
-            settings=inputs.settings,
-            most=config.most_rows,
-            confidence=config.confidence,
-            seed=config.seed,
-        )
-    cautions = [f"The loop ended early: {inputs.stopped}."] if inputs.stopped else []
+    baselines = [entry.baseline for entry in compared]
+    # Of a single training on rewards there is nothing to draw by iteration.
+    curves = [] if reinforced else draw_curves(rows, origins, baselines, sampled=sampled)
+    shown: dict[str, Any] = {
+        "settings": inputs.settings,
+        "most": config.most_rows,
+        "confidence": config.confidence,
+        "seed": config.seed,
+    }
+    samples = read_samples(records, rows, beginning, first, last, **shown) if sampled else None
+    policies = read_policies(records, **shown) if reinforced else None
+    trained = policies.figures[-1].record.trained if policies else None
+    # Why a training on rewards ended is said by its own cautions.
+    ended = inputs.stopped and not (trained and trained.stopped == inputs.stopped)
+    cautions = [f"The loop ended early: {inputs.stopped}."] if ended else []
     cautions += samples.cautions if samples else []
+    cautions += policies.cautions if policies else []
     change = difference(pairs, config.confidence, config.seed) if pairs else None
     usage, errors = teacher_usage(records)
+    words = headline(records, beginning, change, inputs.comparisons, config.confidence, cautions)
+    if policies:
+        words = policy_headline(policies.figures[-1], config.confidence, words.result, cautions)
     page = Page(
         title=config.title or f"{config.method}: report",
         method=config.method,
         confidence=config.confidence,
         most_rows=config.most_rows,
-        headline=headline(records, beginning, change, inputs.comparisons, config.confidence, cautions),
+        headline=words,
         beginning=beginning,
         records=records,
         rows=rows,
-        headings=headings(rows, sampled=sampled),
+        headings=headings(rows, sampled=sampled, reinforced=reinforced),
         compared=compared,
         curves=curves,
         classes=class_changes(beginning.test, records[-1].splits["test"]),
@@ -127,11 +138,14 @@ def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -
         errors=errors,
         settings=inputs.settings,
         samples=samples,
+        policies=policies,
     )
     (out / "report.html").write_text(render(page), encoding="utf-8")
     write_csv(out / "iterations.csv", rows)
+    if policies:
+        write_csv(out / "policies.csv", policies.rows)
     (out / "curves").mkdir(exist_ok=True)
-    drawn = [*curves, *(samples.curves if samples else ())]
+    drawn = [*curves, *(samples.curves if samples else ()), *(policies.curves if policies else ())]
     paths = [out / "curves" / f"{curve.name}.png" for curve in drawn]
     for path, curve in zip(paths, drawn, strict=True):
         path.write_bytes(curve.light)
@@ -140,7 +154,8 @@ def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -
         page=str(out / "report.html"),
         csv=str(out / "iterations.csv"),
         curves=[str(path) for path in paths],
-        table=readable(rows, sampled=sampled),
+        table=readable(rows, sampled=sampled, reinforced=reinforced),
+        policies=policies.table if policies else [],
     )
 
 
@@ -154,7 +169,7 @@ def _compare(
     accuracy = sum(values) / len(values)
     baseline = Baseline(comparison.name, comparison.steps, comparison.rows, accuracy, low, high)
     # A loop that set out from this very policy has more steps by its nature; its headline speaks of that.
-    set_out_from_it = bool(last.selections) and comparison.name in SET_OUT_FROM
+    set_out_from_it = bool(last.selections or last.policy) and comparison.name in SET_OUT_FROM
     fewer_steps = not set_out_from_it and comparison.steps < last.metrics.get("train/steps", 0)
     return Compared(comparison, baseline, gap, fewer_steps)
 

@@ -1,13 +1,11 @@
-"""The tables of a report: iterations, classes, the filter's counts and the teacher's usage."""
+"""The tables of a report: iterations, classes, the filter's counts."""
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.core.examples import read_records
 from tasks.evaluate import ClassRow, SplitResult
 from tasks.report.records import IterationRecord
 
@@ -53,6 +51,12 @@ _SAMPLE_HEADINGS = {
     "reward_validation": "Reward, validation",
     "reward_test": "Reward, test",
 }
+_POLICY_HEADINGS = {
+    "exact": "Right in full",
+    "train_rows": "Prompts",
+    "train_steps": "Steps",
+    "reward_test": "Reward, test",
+}
 
 REASONS = {
     "malformed": "the problem cannot use the row",
@@ -88,9 +92,10 @@ def iteration_rows(records: Sequence[IterationRecord]) -> list[Row]:
     ]
 
 
-def headings(rows: Sequence[Row], *, sampled: bool) -> dict[str, str]:
-    """The columns of the iteration table beside the accuracy, each with what the page calls it."""
-    names = _SAMPLE_HEADINGS if sampled else _HEADINGS
+def headings(rows: Sequence[Row], *, sampled: bool, reinforced: bool = False) -> dict[str, str]:
+    """The columns of the iteration table beside the accuracy, each with what the page calls it. `sampled`: the loop
+    trained on its policy's own samples; `reinforced`: by reinforcement learning."""
+    names = _POLICY_HEADINGS if reinforced else _SAMPLE_HEADINGS if sampled else _HEADINGS
     return {column: words for column, words in names.items() if column in rows[0]}
 
 
@@ -107,10 +112,12 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def readable(rows: Sequence[Row], *, sampled: bool = False) -> list[dict[str, Any]]:
+def readable(rows: Sequence[Row], *, sampled: bool = False, reinforced: bool = False) -> list[dict[str, Any]]:
     """The iteration table in words, for a terminal and for Prefect."""
     names = {"wrong": "wrong", "generated": "generated", "kept": "kept"}
-    if sampled:
+    if reinforced:
+        names = {"train_steps": "steps", "reward_test": "test reward"}
+    elif sampled:
         names = {"wrong": "nothing kept", "generated": "drawn", "kept": "kept", "reward_mean": "mean reward"}
     return [
         {
@@ -169,38 +176,3 @@ def filter_counts(records: Sequence[IterationRecord]) -> FilterCounts:
     known = ["kept", *(reason for reason in REASONS if reason in occurred)]
     columns = [*known, *sorted(occurred.difference(known))]
     return FilterCounts(columns, [(r.number, [r.counts.get(name, 0) for name in columns]) for r in counted])
-
-
-@dataclass
-class Usage:
-    """What one iteration asked of the teacher."""
-
-    iteration: int
-    requests: int = 0
-    rows: int = 0
-    failed: int = 0
-    unreadable: int = 0
-    cut: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-def teacher_usage(records: Sequence[IterationRecord]) -> tuple[list[Usage], list[tuple[str, int]]]:
-    """The usage of every iteration that asked a teacher, and the errors with their counts, most first."""
-    usages, errors = [], Counter[str]()
-    for record in records:
-        usage = Usage(record.number)
-        for exchange in (line for ref in record.exchanges for line in read_records(ref)):
-            failed = exchange["finish"] == "error"
-            usage.requests += 1
-            usage.rows += exchange["rows"]
-            usage.failed += failed
-            usage.unreadable += not failed and not exchange["rows"]
-            usage.cut += exchange["finish"] == "length"
-            usage.prompt_tokens += exchange["prompt_tokens"]
-            usage.completion_tokens += exchange["completion_tokens"]
-            if failed:
-                errors[exchange["error"]] += 1
-        if usage.requests:
-            usages.append(usage)
-    return usages, sorted(errors.items(), key=lambda item: (-item[1], item[0]))

@@ -39,6 +39,12 @@ def decimals(value: float | None, places: int = 3) -> str:
     return "–" if value is None else f"{value:.{places}f}"
 
 
+def signed(value: float, places: int = 3) -> str:
+    """A difference of rewards with its sign, a real minus for losses; what rounds to nothing is "0.000"."""
+    text = f"{value:+.{places}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
 def visible(text: object) -> str:
     """A text with its control characters shown as their pictures and lone surrogates replaced."""
     return str(text).translate(_PICTURES).encode("utf-8", "replace").decode("utf-8")

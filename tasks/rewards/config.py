@@ -13,6 +13,7 @@ from tasks.core.config import PLACEMENT, Config
 from tasks.core.errors import UserError
 from tasks.core.models import Precision
 from tasks.problems.load import import_module
+from tasks.rewards.endpoint_config import RewardEndpointConfig
 
 _FIELD = "reward.function"
 _SIGNATURE = "f(prompt: str, completion: str, example: dict) -> float"
@@ -21,8 +22,8 @@ _SIGNATURE = "f(prompt: str, completion: str, example: dict) -> float"
 class RewardConfig(Config):
     """What an answer is worth, from 0 to 1."""
 
-    by: Literal["problem", "function", "model"] = "problem"
-    """The problem's own score, a function of yours, or a reward model."""
+    by: Literal["problem", "function", "model", "endpoint"] = "problem"
+    """The problem's own score, a function of yours, a reward model, or a service over HTTP."""
     function: str = ""
     """Your function as `module:function`, from an installed module or one in the current folder: it takes the
     conversation as text, the answer, and the row as a dictionary, and returns a number from 0 to 1. It runs in a
@@ -35,10 +36,13 @@ class RewardConfig(Config):
     """Answers the reward model reads together. Lower it when memory runs out."""
     precision: Precision = "auto"
     """Number format of the reward model's weights; auto is bfloat16 on GPUs that have it, else float32."""
+    endpoint: RewardEndpointConfig = RewardEndpointConfig()
+    """The service."""
 
 
 def check(config: RewardConfig) -> None:
-    """Raise UserError for a function that is missing, not needed, or cannot be called as it will be."""
+    """Raise UserError for a function that is missing, not needed, or cannot be called as it will be, and for an
+    endpoint that is not needed or does not score a first short answer."""
     if config.by == "function":
         _check_arguments(config.function, load_function(config.function))
     elif config.function:
@@ -46,6 +50,16 @@ def check(config: RewardConfig) -> None:
             f"{config.function} is named, but rewards come by {config.by}",
             field=_FIELD,
             mend="set reward.by to function, or leave the name out",
+        )
+    if config.by == "endpoint":
+        from tasks.rewards.endpoint import RewardEndpoint
+
+        RewardEndpoint(config.endpoint).check()
+    elif config.endpoint.url != RewardEndpointConfig().url:
+        raise UserError(
+            f"{config.endpoint.url} is named, but rewards come by {config.by}",
+            field="reward.endpoint.url",
+            mend="set reward.by to endpoint, or leave the url out",
         )
 
 

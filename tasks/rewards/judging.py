@@ -1,32 +1,22 @@
-"""Who says what an answer is worth: the problem, a function of the user's in a sandbox, or a reward model."""
+"""Who says what an answer is worth: the problem, a function of the user's in a sandbox, a reward model, a service."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.examples import Example
 from tasks.core.references import ModelRef
 from tasks.problems.base import Problem
 from tasks.rewards.config import RewardConfig
+from tasks.rewards.endpoint import RewardEndpoint
+from tasks.rewards.judgement import Judgement, fit
 from tasks.rewards.sandboxed import CannotStart, Outcome, Sandbox
 
 Progress = Callable[[int, int], None]
 
 MOST_TIMED_OUT = 10
 """When so many answers in a row, from the first one, run out of time, the function hangs on all of them."""
-_ROUNDING = 1e-6
 _EVERY_S = 0.5
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The worth of an answer, in [0, 1]. After a failure ("timed_out", "crashed", "invalid") it is 0."""
-
-    reward: float
-    failure: str = ""
-    reason: str = ""
 
 
 def judge(
@@ -39,10 +29,16 @@ def judge(
     """One judgement per row, in order. A row without a completion is judged by its own right answer.
 
     Raises UserError when a function fails on the first `MOST_TIMED_OUT` rows for want of time or cannot be started,
-    and when a reward model is missing or gives something that is no number.
+    when a reward model is missing or gives something that is no number, and when an endpoint fails in any way.
     """
     if config.by == "model":
         return _by_model(config, problem, model, rows, progress)
+    if config.by == "endpoint":
+        answers = [answer_of(problem, row) for row in rows]
+        prompts = [problem.prompt(row) for row in rows]
+        return [
+            Judgement(reward) for reward in RewardEndpoint(config.endpoint).score(prompts, answers, progress)
+        ]
     verify = _by_function if config.by == "function" else _by_problem
     return list(_counted(verify(config, problem, rows), len(rows), progress))
 
@@ -50,19 +46,6 @@ def judge(
 def answer_of(problem: Problem, row: Example) -> str:
     """The model's answer; of a row that has none, the right one."""
     return problem.target(row) if row.completion is None else row.completion
-
-
-def fit(value: Any) -> Judgement:
-    """What a verifier returned as a judgement; True and False are 1 and 0.
-
-    Anything but a number in [0, 1] is invalid and worth 0: a 7 clipped to 1 would make the best answer of one.
-    """
-    shown = "nothing" if value is None else repr(value)[:100]
-    if not isinstance(value, int | float):
-        return Judgement(0.0, "invalid", f"it returned {shown}, not a number")
-    if not -_ROUNDING <= value <= 1 + _ROUNDING:  # nor is NaN within
-        return Judgement(0.0, "invalid", f"it returned {shown}, not a number from 0 to 1")
-    return Judgement(min(max(float(value), 0.0), 1.0))
 
 
 def _by_problem(config: RewardConfig, problem: Problem, rows: Sequence[Example]) -> Iterator[Judgement]:

@@ -1,6 +1,7 @@
 """PERL with a tiny model: preferences to reward model and judge, PPO on one base, both policies side by side."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,9 @@ def test_one_base_plays_every_role_and_a_rerun_computes_nothing(perl, tmp_path):
     )
     start = result["baselines"]["warm start"]
     assert start["train/steps"] == 2
+    page = Path(result["places"]["report"]).read_text(encoding="utf-8")
+    for words in ("Policy and start on held-out prompts", "Reward and KL by step", "Lost by the policy"):
+        assert words in page
     merged = result["model"][
         "base"
     ]  # the policy's adapter lies on the fine-tuned model, not on the one before it
@@ -80,6 +84,10 @@ def test_a_verifier_needs_no_preferences(perl):
         ("--ppo.minibatch_size=99", "ppo.minibatch_size"),
         ("--roles.adapter.dropout=0.1", "roles.adapter.dropout"),
         ("--preferences.train=", "preferences.train"),
+        (
+            '--reward={"by": "endpoint", "endpoint": {"url": "http://127.0.0.1:9"}}',
+            "127.0.0.1:9: it cannot be reached",
+        ),
     ],
 )
 def test_mistakes_end_before_a_model_is_loaded(perl, flag, words):

@@ -218,3 +218,16 @@ def test_help_of_a_flow_loads_no_model_library():
     printed, modules = _modules_after("llm2llm", "--help")
     assert "--training.adapter.rank" in printed
     assert {"torch", "transformers", "trl", "vllm", "datasets", "mlflow", "pandas"}.isdisjoint(modules)
+
+
+class EndpointConfig(Config):
+    """A service."""
+
+    key_env: str = Field("", pattern=r"^[A-Z_]*$")
+    """Name of the environment variable that holds its key."""
+
+
+def test_a_key_given_in_place_of_its_variable_is_not_repeated():
+    with pytest.raises(UserError, match="key_env") as caught:
+        validate(EndpointConfig, {"key_env": "sk-secret"})
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,169 @@
+"""Rewards that read a policy's texts: a merged reward model of another architecture and other tokens, and a service."""
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tasks.core.digests import folder_digest
+from tasks.core.errors import UserError
+from tasks.core.examples import make_example, read_records, write_rows
+from tasks.core.models import load_tokenizer, render
+from tasks.core.references import ModelRef
+from tasks.core.store import fetch
+from tasks.ppo.config import PPOConfig
+from tasks.ppo.full_models import load_roles
+from tasks.ppo.roles_config import RolesConfig
+from tasks.ppo.sampling import PolicySampler
+from tasks.ppo.scores import texts
+from tasks.ppo.stage import STAGE, PolicyTrainingConfig, PolicyTrainingInputs, PolicyTrainingResult
+from tasks.ppo.training import batch_of
+from tasks.problems.base import ProblemConfig
+from tasks.problems.load import load_problem
+from tasks.reward_model.normalisation import read_normalisation
+from tasks.rewards.config import RewardConfig
+from tasks.rewards.endpoint_config import RewardEndpointConfig
+from tests.scripted_server import Reply, ScriptedServer
+from tests.tiny_model import build_tiny_model
+from tests.unit.reward_pairs import TEST, raw_reward, sequence, train_reward
+
+PPO = PPOConfig(
+    steps=2, batch_size=4, minibatch_size=2, epochs=1, max_new_tokens=6,
+    policy_learning_rate=1e-2, value_learning_rate=1e-2,
+)  # fmt: skip
+PROBLEM = ProblemConfig(name="exact_match")
+ROWS = [make_example(f"What is number {number} in Berlin?", "you are very welcome") for number in range(6)]
+OTHER_TEXTS = ("Où est la gare ? Elle est à gauche.", "Merci beaucoup, à demain !", "zwölf Boxkämpfer jagen")
+
+
+def build_other_model(folder: Path) -> ModelRef:
+    """A GPT-2 beside the Llama of the policy: learned positions, another width, tokens and end of turn of its own."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    build_tiny_model(folder, seed=5, vocab_texts=OTHER_TEXTS)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=24, n_layer=2, n_head=2, n_positions=512, initializer_range=0.1,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    return ModelRef(uri=str(folder), digest=folder_digest(folder))
+
+
+@pytest.fixture(scope="module")
+def other_reward(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """A reward model of full weights; only its folder, digest and texts tie it to the policy."""
+    folder = tmp_path_factory.mktemp("other")
+    return train_reward(folder, build_other_model(folder / "gpt2"), test=TEST, method="full").model
+
+
+def train(
+    folder: Path, model: ModelRef, reward: RewardConfig, reward_model: ModelRef | None = None, **roles: Any
+) -> PolicyTrainingResult:
+    out = folder / "job" / "out"
+    out.mkdir(parents=True)
+    config = PolicyTrainingConfig(ppo=PPO, roles=RolesConfig(**roles), reward=reward)
+    inputs = PolicyTrainingInputs(
+        model=model,
+        prompts=write_rows(folder / "prompts.jsonl", ROWS),
+        problem=PROBLEM,
+        reward_model=reward_model,
+    )
+    return STAGE.run(config, inputs, out, lambda event: None)
+
+
+def first_responses(model: ModelRef, **roles: Any) -> list[tuple[list[Any], str]]:
+    """Prompt and text of the first step's responses, sampled as the training samples them."""
+    tokenizer, problem = load_tokenizer(model), load_problem(PROBLEM)
+    loaded = load_roles(RolesConfig(**roles), model, None, temperature=PPO.temperature)
+    sampler = PolicySampler(loaded, tokenizer, max_new_tokens=PPO.max_new_tokens, seed=PPO.seed)
+    asked = [problem.prompt(ROWS[place]) for place in batch_of(0, PPO.batch_size, len(ROWS), PPO.seed)]
+    rollout = sampler.sample(
+        [render(tokenizer, prompt) for prompt in asked], step=0, streams=range(len(asked))
+    )
+    return list(zip(asked, texts(rollout, tokenizer), strict=True))
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_reward_model_of_another_architecture_reads_the_texts(
+    tmp_path: Path, tiny_ref: ModelRef, other_reward: ModelRef, method: str
+) -> None:
+    """The rewards of the first step are those that transformers gives, one text at a time, in the tokens of the reward
+    model, which are not those of the policy."""
+    from transformers import AutoModelForSequenceClassification
+
+    before = folder_digest(Path(other_reward.uri))
+    result = train(tmp_path, tiny_ref, RewardConfig(by="model"), other_reward, method=method)
+    network = AutoModelForSequenceClassification.from_pretrained(other_reward.uri)
+    assert network.config.model_type == "gpt2"
+    normalisation = read_normalisation(Path(other_reward.uri))
+    answered = first_responses(tiny_ref, method=method)
+    theirs = [raw_reward(network, sequence(other_reward, prompt, text)) for prompt, text in answered]
+    span = normalisation.high - normalisation.low
+    expected = [min(1.0, max(0.0, (raw - normalisation.low) / span)) for raw in theirs]
+    history = list(read_records(result.history))
+    assert history[0]["reward/mean"] == pytest.approx(fmean(expected), abs=1e-4)
+    assert len(set(expected)) > 1
+    assert all(sequence(other_reward, *one) != sequence(tiny_ref, *one) for one in answered)
+    assert folder_digest(Path(other_reward.uri)) == before
+    name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    weights = load_file(fetch(result.model) / name)
+    if method == "lora":
+        assert result.model.base == tiny_ref
+        assert any(part.abs().max() > 0 for key, part in weights.items() if "lora_B" in key)
+    else:
+        start = load_file(Path(tiny_ref.uri) / name)
+        assert any(not torch.equal(start[key], weights[key]) for key in start)
+
+
+def test_the_same_reward_model_gives_the_same_policy_again(
+    tmp_path: Path, tiny_ref: ModelRef, other_reward: ModelRef
+) -> None:
+    first, again = (
+        train(tmp_path / name, tiny_ref, RewardConfig(by="model"), other_reward)
+        for name in ("first", "again")
+    )
+    assert first.model.digest == again.model.digest
+
+
+def test_an_endpoint_rewards_the_policys_responses(tmp_path: Path, tiny_ref: ModelRef) -> None:
+    """A service that counts letters: the first step's mean reward is the one of the texts that were sampled."""
+
+    def letters(text: str) -> float:
+        return min(1.0, sum(map(str.isalpha, text)) / 40)
+
+    def count_letters(request: dict[str, Any]) -> Reply:
+        return Reply(body={"scores": [letters(one["completion"]) for one in request["inputs"]]})
+
+    with ScriptedServer(count_letters) as server:
+        endpoint = RewardEndpointConfig(url=f"{server.url}/chat/completions", batch_size=3)
+        result = train(tmp_path, tiny_ref, RewardConfig(by="endpoint", endpoint=endpoint))
+    answered = first_responses(tiny_ref)
+    expected = [letters(text) for _, text in answered]
+    first = next(iter(read_records(result.history)))
+    assert first["reward/mean"] == pytest.approx(fmean(expected), abs=1e-6)
+    asked = {
+        one["completion"]: one["prompt"] for request in server.requests[:2] for one in request.json["inputs"]
+    }
+    assert asked == {text: prompt for prompt, text in answered}
+    assert len(server.requests) == 2 * PPO.steps  # four responses a step, in requests of three and one
+
+
+def test_a_service_that_fails_in_the_middle_ends_the_training_with_its_name(
+    tmp_path: Path, tiny_ref: ModelRef
+) -> None:
+    def once(request: dict[str, Any]) -> Reply:
+        good = len(server.requests) == 1
+        return Reply(body={"scores": [0.5 if good else 7] * len(request["inputs"])})
+
+    with ScriptedServer(once) as server:
+        url = f"{server.url}/chat/completions"
+        reward = RewardConfig(by="endpoint", endpoint=RewardEndpointConfig(url=url))
+        with pytest.raises(UserError, match=r"7.0, not a number from 0 to 1") as caught:
+            train(tmp_path, tiny_ref, reward)
+    assert url in caught.value.fault
