@@ -1,4 +1,5 @@
-"""The command line: `python -m flows` lists the flows, `python -m flows NAME --field=value` runs one."""
+"""The command line: `python -m flows` lists the flows, `python -m flows NAME --field=value` runs one, and
+`python -m flows plan NAME --field=value` says what memory its stages need."""
 
 import ast
 import importlib
@@ -34,10 +35,15 @@ def main(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     try:
+        if name == "plan":
+            from tasks.plan.command import run_plan
+
+            set_environment()
+            return run_plan(flows, lambda flow: _module(flow).CONFIG, arguments[1:])
         if name not in flows:
             raise UserError(f"there is no flow {name}", mend=f"there are: {', '.join(flows)}")
         set_environment()
-        module = importlib.import_module(f"flows.{name.replace('-', '_')}")
+        module = _module(name)
         config = read_config(module.CONFIG, f"python -m flows {name}", arguments[1:])
         module.check(config)  # before Prefect starts, so that a mistake is answered at once
         _quiet_tracebacks()
@@ -55,6 +61,10 @@ def main(arguments: list[str]) -> int:
     print(result.summary(), file=sys.stderr, flush=True)
     print(result.model_dump_json(), flush=True)
     return 0
+
+
+def _module(flow: str) -> Any:
+    return importlib.import_module(f"flows.{flow.replace('-', '_')}")
 
 
 _OF_CTRL_C = "Execution was aborted by an interrupt signal."

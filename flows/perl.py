@@ -2,7 +2,7 @@
 
 start  = fine-tune(base, data), merged into its base        the reference; `sft: false` takes the base itself
 reward = adapter on start, from preference pairs            or a verifier
-policy = adapter on start, by PPO or REINFORCE              reward of its answers, less the KL from start
+policy = adapter on start, by PPO, REINFORCE, RLOO or GRPO  reward of its answers, less the KL from start
 compare policy and start on held-out prompts                by the reward, and by a judge that PPO never met
 """
 
@@ -19,13 +19,14 @@ from tasks.data.config import DataConfig
 from tasks.evaluate import EvaluationConfig
 from tasks.improve.start import measure_start
 from tasks.improve.steps import Policy
-from tasks.ppo import config as ppo
-from tasks.ppo import merge, roles_config
+from tasks.ppo import merge, training_config
 from tasks.ppo import stage as policy_training
 from tasks.ppo.config import PPOConfig
+from tasks.ppo.group_config import GroupConfig
 from tasks.ppo.merge import MergeConfig, MergeInputs
 from tasks.ppo.roles_config import RolesConfig
-from tasks.ppo.stage import PolicyTrainingConfig, PolicyTrainingInputs
+from tasks.ppo.stage import PolicyTrainingInputs
+from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.report.records import IterationRecord, LoopRecord, PolicyRecord
 from tasks.report.show import show_report
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
@@ -62,12 +63,20 @@ class PERLConfig(FlowConfig):
     """Who plays policy, value, reward and reference: adapters on one base, or full models."""
     ppo: PPOConfig = PPOConfig()
     """How the policy is optimised."""
+    group: GroupConfig = GroupConfig()
+    """`ppo.algorithm: rloo` or `grpo`: the groups of responses that are compared."""
     checkpoint_steps: int = Field(10, ge=1, json_schema_extra=PLACEMENT)
     """A killed training goes on from a checkpoint at most this many steps old."""
     training: TrainingConfig = TrainingConfig()
     """How supervised fine-tuning is done."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How policies are tested."""
+
+    def policy_training(self) -> PolicyTrainingConfig:
+        """The part that the policy is trained by."""
+        return PolicyTrainingConfig(
+            **{name: getattr(self, name) for name in PolicyTrainingConfig.model_fields}
+        )
 
 
 def check(config: PERLConfig) -> None:
@@ -76,8 +85,8 @@ def check(config: PERLConfig) -> None:
     preparing.check(config.data, config.prompts)
     sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
     rewards.check(config.reward)
-    roles_config.check(config.roles)
-    ppo.check(config.ppo)
+    processes = config.launch.processes * config.launch.nodes
+    training_config.check(config.policy_training(), processes=processes)
     if config.reward.by == "model":
         check_pairs(config.preferences, judge=config.judge)
     base_model.locate(config.policy, "policy.model")
@@ -113,12 +122,6 @@ def loop(run: Run, config: PERLConfig) -> LoopRecord:
     prompts = run.stage(preparing.STAGE, asked, preparing.inputs(asked), label="prompts").train
     record = LoopRecord(comparisons=[measure_start(student, start, data, scoring)])
     with run.iterate(1) as metrics:
-        settings = PolicyTrainingConfig(
-            ppo=config.ppo,
-            roles=config.roles,
-            reward=config.reward,
-            checkpoint_steps=config.checkpoint_steps,
-        )
         inputs = PolicyTrainingInputs(
             model=start.model,
             prompts=prompts,
@@ -126,7 +129,9 @@ def loop(run: Run, config: PERLConfig) -> LoopRecord:
             reward_model=learned.reward,
             code=function_code(config.reward),
         )
-        trained = run.stage(policy_training.STAGE, settings, inputs, label="ppo", training=True)
+        trained = run.stage(
+            policy_training.STAGE, config.policy_training(), inputs, label="ppo", training=True
+        )
         tested = student.test(trained.model, {"test": data.test})
         rewarded = scoring.of_answers(tested["test"].predictions, data.test, label="reward (test)")
         compared = compare_on_held_out(

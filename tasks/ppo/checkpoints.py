@@ -2,20 +2,25 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from tasks.core.errors import UserError
 from tasks.ppo.kl_control import KLController
+from tasks.ppo.masked import process_count
+from tasks.ppo.processes import from_first, process_number, wait_for_all
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.running_moments import RunningMoments
 from tasks.ppo.saving import load_trained_weights, save_trained_weights
+from tasks.ppo.sharding import ShardedOptimizer, whole_weights
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-_OPTIMIZER, _STATE = "optimizer.safetensors", "state.json"
+_STATE = "state.json"
 
 
 class TrainingState(BaseModel):
@@ -30,26 +35,29 @@ class TrainingState(BaseModel):
 
 
 def save_checkpoint(
-    folder: Path,
-    state: TrainingState,
-    roles: LanguageModelRoles,
-    optimizer: "Optimizer",
+    folder: Path, state: TrainingState, roles: LanguageModelRoles, optimizer: "Optimizer | ShardedOptimizer"
 ) -> None:
-    """Write `folder`/step-N in whole or not at all, and remove what came before it."""
-    from safetensors.torch import save_file
+    """Write `folder`/step-N in whole or not at all, and remove what came before it.
 
-    place = folder / f"step-{state.step}"
+    Every process has to call it: the first writes, and of a sharded optimizer each its own part.
+    """
     torn = folder / f"torn-{state.step}"
-    shutil.rmtree(torn, ignore_errors=True)
-    save_trained_weights(roles, torn)
-    tensors = {
-        f"{number}.{name}": tensor.detach().contiguous()
-        for number, values in optimizer.state_dict()["state"].items()
-        for name, tensor in values.items()
-    }
-    save_file(tensors, torn / _OPTIMIZER)
+    first, sharded = process_number() == 0, isinstance(optimizer, ShardedOptimizer)
+    if not first and not sharded:
+        return
+    with whole_weights(optimizer):
+        if first:
+            shutil.rmtree(torn, ignore_errors=True)
+            save_trained_weights(roles, torn)
+    if sharded:
+        wait_for_all()
+    _save_optimizer(optimizer, torn)
+    if sharded:
+        wait_for_all()
+    if not first:
+        return
     (torn / _STATE).write_text(state.model_dump_json(), encoding="utf-8")
-    torn.rename(place)
+    torn.rename(folder / f"step-{state.step}")
     for older in _whole(folder)[:-1]:
         shutil.rmtree(older)
 
@@ -57,26 +65,60 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path,
     roles: LanguageModelRoles,
-    optimizer: "Optimizer",
+    make: "Callable[[], Optimizer | ShardedOptimizer]",
     controller: KLController,
     moments: RunningMoments,
-) -> TrainingState | None:
-    """Put everything where the newest checkpoint beneath `folder` had it; None when there is none."""
-    from safetensors.torch import load_file
+) -> "tuple[TrainingState | None, Optimizer | ShardedOptimizer]":
+    """Put everything where the newest checkpoint beneath `folder` had it, if there is one; its state, and the
+    optimizer that `make` makes of the weights as they are then.
 
-    found = _whole(folder)
-    if not found:
-        return None
-    state = TrainingState.model_validate(json.loads((found[-1] / _STATE).read_text(encoding="utf-8")))
-    load_trained_weights(roles, found[-1])
-    values: dict[int, dict[str, Any]] = {}
-    for name, tensor in load_file(found[-1] / _OPTIMIZER).items():
-        number, _, part = name.partition(".")
-        values.setdefault(int(number), {})[part] = tensor
-    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+    Every process has to call it; the first says which is the newest, for others may see a shared folder as it was.
+    Raises UserError for a sharded optimizer of another number of processes.
+    """
+    newest = from_first(next((path.name for path in reversed(_whole(folder))), None))
+    if newest is None:
+        return None, make()
+    place = folder / newest
+    state = TrainingState.model_validate(json.loads((place / _STATE).read_text(encoding="utf-8")))
+    load_trained_weights(roles, place)
+    optimizer = make()
+    _load_optimizer(optimizer, place)
     controller.load_state_dict(state.controller)
     moments.load_state_dict(state.moments)
-    return state
+    return state, optimizer
+
+
+def _file(optimizer: "Optimizer | ShardedOptimizer") -> str:
+    if isinstance(optimizer, ShardedOptimizer):
+        return f"optimizer-{process_number()}-of-{process_count()}.safetensors"
+    return "optimizer.safetensors"
+
+
+def _save_optimizer(optimizer: "Optimizer | ShardedOptimizer", folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"{number}.{name}": tensor.detach().contiguous()
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, tensor in values.items()
+    }
+    save_file(tensors, folder / _file(optimizer))
+
+
+def _load_optimizer(optimizer: "Optimizer | ShardedOptimizer", folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    if not (folder / _file(optimizer)).exists():
+        raise UserError(
+            f"the checkpoint {folder} was not written by {process_count()} processes with the same sharding",
+            field="launch.processes",
+            mend="go on with as many processes as before, or remove the checkpoint",
+        )
+    values: dict[int, dict[str, Any]] = {}
+    for name, tensor in load_file(folder / _file(optimizer)).items():
+        number, _, part = name.partition(".")
+        values.setdefault(int(number), {})[part] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": values})
 
 
 def _whole(folder: Path) -> list[Path]:

@@ -11,9 +11,10 @@ from tasks.core.errors import UserError
 class PPOConfig(Config):
     """How the policy is optimised by reinforcement learning."""
 
-    algorithm: Literal["ppo", "reinforce"] = "ppo"
+    algorithm: Literal["ppo", "reinforce", "rloo", "grpo"] = "ppo"
     """Proximal policy optimisation, or the policy gradient with a learned baseline that PERL trains with: one optimizer
-    step per batch, so that `epochs`, `minibatch_size`, `clip`, `value_clip`, `lam` and `target_kl` have no meaning."""
+    step per batch, so that `epochs`, `minibatch_size`, `clip`, `value_clip`, `lam` and `target_kl` have no meaning;
+    or RLOO and GRPO, which compare several responses to a prompt (`group`) and have no value function."""
     steps: int = Field(200, ge=1, le=1_000_000)
     """Batches: every step samples responses to one and learns from them."""
     episodes: int = Field(0, ge=0, le=1_000_000_000)
@@ -74,6 +75,8 @@ class PPOConfig(Config):
     """Take scores as they are, divide them by their running standard deviation, or take off their mean before."""
     score_clip: float = Field(0.0, ge=0.0, le=1e6)
     """Bound scores to ± this, after normalisation; 0 leaves them."""
+    deepspeed: str = ""
+    """A DeepSpeed configuration file (ZeRO-2 or 3), for adapters and several processes; empty trains without."""
     seed: int = Field(0, ge=0, le=2**31)
     """Seed of the sampling and of the order of minibatches."""
 
@@ -82,9 +85,24 @@ class PPOConfig(Config):
         return -(-self.episodes // self.batch_size) if self.episodes else self.steps
 
 
-def check(config: PPOConfig, *, field: str = "ppo") -> None:
+def check_processes(config: PPOConfig, processes: int, *, field: str = "ppo") -> None:
+    """Raise UserError where so many processes cannot have equal shares of a batch and of a minibatch."""
+    sizes = {"batch_size": config.batch_size, "minibatch_size": config.minibatch_size}
+    if config.algorithm != "ppo":  # the others know no minibatches
+        del sizes["minibatch_size"]
+    for name, size in sizes.items():
+        if size % processes:
+            raise UserError(
+                f"{processes} processes cannot share {size} responses evenly",
+                field=f"{field}.{name}",
+                mend=f"set it to a multiple of {processes}, or change launch.processes",
+            )
+
+
+def check(config: PPOConfig, *, field: str = "ppo", processes: int = 1) -> None:
     """Raise UserError for settings that contradict each other, before anything is loaded. `field` is where `config`
-    stands in the flow's configuration."""
+    stands in the flow's configuration, `processes` how many train together."""
+    check_processes(config, processes, field=field)
     if config.algorithm == "ppo" and config.minibatch_size > config.batch_size:
         raise UserError(
             f"a minibatch of {config.minibatch_size} is more than the batch of {config.batch_size}",

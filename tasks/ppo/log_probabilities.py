@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import UserError
+from tasks.ppo.matrix_products import times, times_transposed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +111,7 @@ def _function() -> Any:
             parts: list[tuple[Tensor, ...]] = []
             rows = max(1, CHUNK // len(weight))
             for states, chosen in zip(hidden.split(rows), tokens.split(rows), strict=True):
-                scores = torch.nn.functional.linear(states.to(weight.dtype), weight).float().mul_(scale)
+                scores = times_transposed(states.to(weight.dtype), weight).float().mul_(scale)
                 scores -= scores.logsumexp(dim=-1, keepdim=True)
                 log_probability = scores.gather(1, chosen[:, None]).squeeze(1)
                 p = scores.exp()
@@ -119,9 +120,9 @@ def _function() -> Any:
                 if needed:
                     if entropy_gradient:
                         of_entropy = scores.add_(entropy[:, None]).mul_(p)
-                        part += ((of_entropy.to(weight.dtype) @ weight).float().mul_(-scale),)
+                        part += (times(of_entropy.to(weight.dtype), weight).float().mul_(-scale),)
                     p.neg_().scatter_add_(1, chosen[:, None], torch.ones_like(chosen[:, None], dtype=p.dtype))
-                    part += ((p.to(weight.dtype) @ weight).float().mul_(scale),)
+                    part += (times(p.to(weight.dtype), weight).float().mul_(scale),)
                 parts.append(part)
             log_probabilities, entropies, *gradients = (torch.cat(part) for part in zip(*parts, strict=True))
             ctx.save_for_backward(*gradients)

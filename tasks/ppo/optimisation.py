@@ -1,7 +1,7 @@
 """The update: several epochs of minibatches over one rollout (Schulman et al. 2017, algorithm 1)."""
 
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import UserError
 from tasks.ppo.config import PPOConfig
@@ -15,11 +15,13 @@ from tasks.ppo.losses import (
     reinforce_loss,
 )
 from tasks.ppo.masked import sum_over_processes, token_mean
-from tasks.ppo.minibatches import micro_batches, minibatches
-from tasks.ppo.optimizer import reduce_gradients
+from tasks.ppo.minibatches import micro_batches
+from tasks.ppo.optimizer import go_back, reduce_gradients
+from tasks.ppo.processes import positions, shared_minibatches
 from tasks.ppo.roles import Roles
 from tasks.ppo.rollout import Rollout
 from tasks.ppo.running_moments import RunningMoments
+from tasks.ppo.sharding import ShardedOptimizer
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -56,8 +58,9 @@ def update(
     optimizer step, the advantages are the rewards that were to come less the value (lam = 1), and clips do nothing.
     `moments` are those of `normalise_scores`. `separate_graphs` says that policy and values have no activations in
     common (anything but a value head on the policy's trunk): each then goes backward by itself, and the activations of
-    one are let go before those of the other are made. Of several processes each gives responses of its own; what they
-    learn is what one would have learnt from all of them, and every one returns the same figures.
+    one are let go before those of the other are made. Of several processes each gives responses of its own, those of
+    the ranks following one another; what they learn is what one would have learnt from all of them with the same
+    `generator`, and every one returns the same figures.
 
     Figures of the batch are means per response: `objective/*`, `reward/*`, `val/response_tokens`; `val/num_eos_tokens`
     counts. Those of the losses are means over the valid tokens of a minibatch, and then over the minibatches; the last
@@ -72,18 +75,29 @@ def update(
     )
     controller.update(metrics["objective/kl"], round(metrics["val/episodes"]))
     on_policy = config.algorithm == "reinforce"
-    size = round(metrics["val/episodes"]) if on_policy else config.minibatch_size
+    first, everywhere = positions(len(rollout))
+    size = everywhere if on_policy else config.minibatch_size
     seen: list[Tensor] = []
     norms: list[Tensor] = []
     stopped = False
     for _ in range(1 if on_policy else config.epochs):
-        for rows in minibatches(rollout.mask, size, generator):
+        for those in shared_minibatches(everywhere, size, generator):
+            rows = (those[(those >= first) & (those < first + len(rollout))] - first).to(rollout.mask.device)
             optimizer.zero_grad(set_to_none=True)
-            seen.append(_accumulate(roles, experience, rows, config, separate_graphs))
-            _check(seen[-1])
-            moved = float(seen[-1][FIGURES.index("policy/approxkl_avg")])
             # The first step is always made: before it, rounding alone parts the policy from the one that sampled.
-            stopped = not on_policy and bool(norms) and 0.0 < config.target_kl < moved
+            may_stop = not on_policy and bool(norms) and config.target_kl > 0.0
+            if may_stop and isinstance(
+                optimizer, ShardedOptimizer
+            ):  # gradients, once there, could not be dropped
+                with torch.no_grad():
+                    looked = _accumulate(roles, experience, rows, config, separate_graphs, optimizer)
+                if _moved(looked) > config.target_kl:
+                    seen.append(looked)
+                    stopped = True
+                    break
+            seen.append(_accumulate(roles, experience, rows, config, separate_graphs, optimizer))
+            _check(seen[-1])
+            stopped = may_stop and _moved(seen[-1]) > config.target_kl
             if stopped:
                 break
             norms.append(_step(optimizer, config))
@@ -103,7 +117,12 @@ def update(
 
 
 def _accumulate(
-    roles: Roles, experience: Experience, rows: "Tensor", config: PPOConfig, separate_graphs: bool
+    roles: Roles,
+    experience: Experience,
+    rows: "Tensor",
+    config: PPOConfig,
+    separate_graphs: bool,
+    optimizer: Any,
 ) -> "Tensor":
     """Add the gradients of a minibatch to those of the parameters, and return its FIGURES over all processes."""
     import torch
@@ -124,7 +143,7 @@ def _accumulate(
         if config.entropy_coefficient:
             loss = loss - config.entropy_coefficient * entropy
         if separate_graphs:
-            loss.backward()
+            go_back(loss, optimizer)
             loss = loss.detach()
         value = clipped_value_loss(
             roles.values(some),  # right after the policy: a head on its trunk reuses that pass
@@ -134,7 +153,7 @@ def _accumulate(
             clip=config.value_clip,
             tokens=tokens,
         )
-        (loss + config.value_coefficient * value.loss).backward()
+        go_back(loss + config.value_coefficient * value.loss, optimizer)
         moved = approximate_kl(new, old, mask, tokens=tokens)
         ratio = token_mean(log_ratio(new.detach(), old, mask).exp(), mask, tokens)
         parts = (policy.loss, value.loss, entropy, moved, policy.clipped, value.clipped, ratio)
@@ -144,11 +163,20 @@ def _accumulate(
 
 def _step(optimizer: "Optimizer", config: PPOConfig) -> "Tensor":
     """Change the weights, unless the gradient is not finite; the norm it had."""
+    if isinstance(optimizer, ShardedOptimizer):
+        norm = optimizer.step()
+        if not norm.isfinite():
+            raise _not_finite("its gradient")
+        return norm
     norm = reduce_gradients(optimizer, config.max_grad_norm)
     if not norm.isfinite():
         raise _not_finite("its gradient")
     optimizer.step()
     return norm
+
+
+def _moved(figures: "Tensor") -> float:
+    return float(figures[FIGURES.index("policy/approxkl_avg")])
 
 
 def _check(figures: "Tensor") -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.masked import process_count
 from tasks.ppo.roles import Roles
+from tasks.ppo.sharding import ShardedOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,18 @@ def set_learning_rates(optimizer: "Optimizer", config: PPOConfig, step: int) -> 
     rates = (config.policy_learning_rate, config.value_learning_rate)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * max(0.0, left)
+
+
+def go_back(loss: "Tensor", optimizer: Any) -> None:
+    """Add the gradients of `loss` to those that the optimizer's next step is made of."""
+    import torch
+
+    if not torch.is_grad_enabled():
+        return
+    if isinstance(optimizer, ShardedOptimizer):
+        optimizer.backward(loss)
+    else:
+        loss.backward()
 
 
 def reduce_gradients(optimizer: "Optimizer", most: float) -> "Tensor":

@@ -1,5 +1,6 @@
 """What was trained, to and from files: exactly for a resume, and as a model for everyone else."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def save_policy(
     roles: LanguageModelRoles, tokenizer: "PreTrainedTokenizerBase", folder: Path, base: ModelRef
 ) -> ModelRef:
     """Write the policy to `folder` as a model: an adapter on `base`, or full weights."""
+    shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed here has left
     if roles.adapters is None:
         roles.model.save_pretrained(folder)
     else:

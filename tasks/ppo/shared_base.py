@@ -6,6 +6,7 @@ from tasks.core.errors import UserError
 from tasks.core.models import end_of_turn, load_model, load_tokenizer
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
+from tasks.ppo.adapted_linear import fuse_adapters
 from tasks.ppo.adapters import AdapterSwitch
 from tasks.ppo.backbone import Backbone, enable_checkpointing
 from tasks.ppo.heads import RewardRole, value_head
@@ -66,6 +67,7 @@ def load_shared_base(
             peft.add_adapter(VALUE, own)
     network = peft.get_base_model()
     rewarded = _add_reward(peft, reward, base) if reward is not None else None
+    fuse_adapters(peft)
     switch = AdapterSwitch(peft)
     peft.eval()
     trainable = {}

@@ -1,46 +1,40 @@
-"""Stage: train a policy on rewards by PPO or REINFORCE, with adapters on one frozen base (PERL) or in full."""
+"""Stage: train a policy on rewards by PPO, REINFORCE, RLOO or GRPO, with adapters (PERL) or in full."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from tasks.core.config import PLACEMENT, Config
 from tasks.core.errors import UserError
 from tasks.core.examples import read_examples, write_rows
 from tasks.core.models import load_tokenizer, render
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import Report, Stage
-from tasks.ppo.config import PPOConfig
+from tasks.ppo import sharding
+from tasks.ppo.config import check_processes
 from tasks.ppo.full_models import load_roles
-from tasks.ppo.roles_config import RolesConfig
+from tasks.ppo.group_config import GROUP_RELATIVE
+from tasks.ppo.group_relative import GroupPolicy, load_group_policy, train_group_relative
+from tasks.ppo.masked import process_count
+from tasks.ppo.processes import from_first, join_processes, process_number
+from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.sampling import PolicySampler
 from tasks.ppo.saving import save_policy
 from tasks.ppo.scores import Score, by_reward_model, by_role, by_verifier
+from tasks.ppo.sharding import whole_weights
 from tasks.ppo.shared_base import check_bases
+from tasks.ppo.step_times import TimedReport
 from tasks.ppo.training import Prompt, train_policy
+from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.load import load_problem
+from tasks.reward_model.cost import peak_memory_gb
 from tasks.reward_model.scoring import load_reward_model
-from tasks.rewards.config import RewardConfig
 from tasks.sft.trainer_arguments import be_deterministic
 
 _LAST = 10
 """Steps that the result's figures are means over: those of one batch are noisy."""
-
-
-class PolicyTrainingConfig(Config):
-    """How a policy is trained on rewards."""
-
-    ppo: PPOConfig = PPOConfig()
-    """The optimisation."""
-    roles: RolesConfig = RolesConfig()
-    """Who plays policy, value, reward and reference."""
-    reward: RewardConfig = RewardConfig()
-    """What a response is worth."""
-    checkpoint_steps: int = Field(10, ge=1, json_schema_extra=PLACEMENT)
-    """A killed training goes on from a checkpoint at most this many steps old."""
 
 
 class PolicyTrainingInputs(BaseModel):
@@ -70,6 +64,10 @@ class PolicyTrainingResult(BaseModel):
     """The figures of every step."""
     warnings: list[str]
     stopped: str
+    step_s: float
+    """Median seconds of a step in the process that finished the training; 0 when it took none."""
+    peak_memory_gb: float
+    """The most memory that process held."""
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
@@ -81,17 +79,29 @@ def run(
 ) -> PolicyTrainingResult:
     """Train, and save the policy beneath `out`/model; goes on from the newest checkpoint beside `out`.
 
-    Raises UserError when no prompt fits, for a reward model that is missing, and for numbers that are not finite.
+    Every process of a launch calls it, and all return the same. Raises UserError when no prompt fits, for a missing
+    reward model, for batches that the processes cannot share, and for numbers that are not finite.
     """
+    join_processes()
+    check_processes(config.ppo, process_count())
+    sharding.check(config.ppo, config.roles, process_count())
     be_deterministic()
     problem, tokenizer = load_problem(inputs.problem), load_tokenizer(inputs.model)
-    shares_base = _shares_base(config, inputs)
-    reward = inputs.reward_model if shares_base else None
+    group_relative = config.ppo.algorithm in GROUP_RELATIVE
+    # TRL's trainers hold the policy alone: there a reward model reads the texts, whatever its base.
+    reward = inputs.reward_model if _shares_base(config, inputs) and not group_relative else None
     if config.roles.method == "lora":
         check_bases(inputs.model, reward)
     examples = read_examples(inputs.prompts)
-    roles = load_roles(config.roles, inputs.model, reward, temperature=config.ppo.temperature)
-    sampler = PolicySampler(roles, tokenizer, max_new_tokens=config.ppo.max_new_tokens, seed=config.ppo.seed)
+    roles: GroupPolicy | LanguageModelRoles
+    if group_relative:
+        roles = load_group_policy(config.ppo, config.group, config.roles, inputs.model)
+        sampler = roles.sampler(config.ppo, tokenizer)
+    else:
+        roles = load_roles(config.roles, inputs.model, reward, temperature=config.ppo.temperature)
+        sampler = PolicySampler(
+            roles, tokenizer, max_new_tokens=config.ppo.max_new_tokens, seed=config.ppo.seed
+        )
     asked = [Prompt(example, render(tokenizer, problem.prompt(example))) for example in examples]
     prompts = [prompt for prompt in asked if sampler.fits(len(prompt.tokens))]
     if not prompts:
@@ -100,13 +110,24 @@ def run(
             field="ppo.max_new_tokens",
             mend="lower it, or give prompts that are shorter",
         )
-    score = by_role(roles) if reward else _score(config, inputs, problem, tokenizer)
-    checkpoints = out.parent / "checkpoints"
-    trained = train_policy(
-        config.ppo, roles, sampler, score, prompts, checkpoints, config.checkpoint_steps, report
-    )
-    return PolicyTrainingResult(
-        model=save_policy(roles, tokenizer, out / "model", inputs.model),
+    timed = TimedReport(report)
+    checkpoints, every, folder = out.parent / "checkpoints", config.checkpoint_steps, out / "model"
+    if isinstance(roles, GroupPolicy):
+        score = _score(config, inputs, problem, tokenizer)
+        settings = (config.ppo, config.group, config.roles)
+        trained, saved = train_group_relative(
+            *settings, roles, tokenizer, score, prompts, checkpoints, every, timed, folder
+        )
+    else:
+        score = by_role(roles) if reward else _score(config, inputs, problem, tokenizer)
+        trained = train_policy(config.ppo, roles, sampler, score, prompts, checkpoints, every, timed)
+        with whole_weights(trained.optimizer):
+            if process_number() == 0:
+                saved = save_policy(roles, tokenizer, folder, inputs.model)
+    if process_number() > 0:
+        return PolicyTrainingResult.model_validate(from_first(None))
+    result = PolicyTrainingResult(
+        model=saved,
         steps=len(trained.figures),
         prompts=len(prompts),
         too_long=len(asked) - len(prompts),
@@ -114,7 +135,11 @@ def run(
         history=write_rows(out / "steps.jsonl", trained.figures),
         warnings=trained.warnings,
         stopped=trained.stopped,
+        step_s=timed.step_s,
+        peak_memory_gb=peak_memory_gb(),
     )
+    from_first(result.model_dump(mode="json"))
+    return result
 
 
 def _shares_base(config: PolicyTrainingConfig, inputs: PolicyTrainingInputs) -> bool:
@@ -145,5 +170,11 @@ def _last(figures: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 STAGE = Stage(
-    "policy_training", run, PolicyTrainingConfig, PolicyTrainingInputs, PolicyTrainingResult, own_process=True
+    "policy_training",
+    run,
+    PolicyTrainingConfig,
+    PolicyTrainingInputs,
+    PolicyTrainingResult,
+    own_process=True,
+    distributed=True,
 )

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks.core.examples import Example
 from tasks.core.stage import Report
@@ -12,10 +13,12 @@ from tasks.ppo.config import PPOConfig
 from tasks.ppo.kl_control import make_controller
 from tasks.ppo.optimisation import update
 from tasks.ppo.optimizer import make_optimizer, set_learning_rates
+from tasks.ppo.processes import share
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.running_moments import RunningMoments
 from tasks.ppo.sampling import PolicySampler
 from tasks.ppo.scores import Score
+from tasks.ppo.sharding import ShardedOptimizer, whole_weights
 from tasks.ppo.warning_signs import MOST_COLLAPSED, warning_signs
 
 
@@ -37,6 +40,8 @@ class Trained:
     """Of the last step."""
     stopped: str
     """Why not all steps were taken."""
+    optimizer: Any = None
+    """As it ended: `whole_weights` needs it, to save what is sharded."""
 
 
 def train_policy(
@@ -51,20 +56,29 @@ def train_policy(
 ) -> Trained:
     """Train the policy that `roles` holds, from the newest checkpoint on if there is one.
 
-    Ends early when the policy has collapsed to one token or has left the reference for good (`kl_alarm`). Raises
-    UserError for numbers that are not finite.
+    Of several processes each samples, rewards and learns from its share of every batch; all return the same, and the
+    first alone writes checkpoints, from which any number of processes can go on. Ends early when the policy has
+    collapsed to one token or has left the reference for good (`kl_alarm`). Raises UserError for numbers that are not
+    finite.
     """
     import torch
 
-    optimizer, controller, moments = make_optimizer(roles, config), make_controller(config), RunningMoments()
+    controller, moments = make_controller(config), RunningMoments()
     # An entropy that nothing is paid for needs no gradient, which spares a product with the head.
     roles.entropy_gradient = config.entropy_coefficient > 0
-    resumed = load_checkpoint(checkpoints, roles, optimizer, controller, moments)
+    optimizer: Any
+    resumed, optimizer = load_checkpoint(
+        checkpoints, roles, lambda: _optimizer(roles, config), controller, moments
+    )
     figures = resumed.figures if resumed else []
     total, warnings, stopped = config.total_steps(), [], ""
+    # Streams are numbered over the whole batch: its responses do not hang on the number of processes.
+    streams = share(config.batch_size)
     for step in range(len(figures), total):
-        batch = [prompts[place] for place in batch_of(step, config.batch_size, len(prompts), config.seed)]
-        rollout = sampler.sample([prompt.tokens for prompt in batch], step=step, streams=range(len(batch)))
+        places = batch_of(step, config.batch_size, len(prompts), config.seed)
+        batch = [prompts[places[stream]] for stream in streams]
+        with whole_weights(optimizer):
+            rollout = sampler.sample([prompt.tokens for prompt in batch], step=step, streams=streams)
         scores = score(rollout, [prompt.example for prompt in batch])
         set_learning_rates(optimizer, config, step)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -95,7 +109,14 @@ def train_policy(
                 figures=figures,
             )
             save_checkpoint(checkpoints, state, roles, optimizer)
-    return Trained(figures, warnings, stopped)
+    return Trained(figures, warnings, stopped, optimizer)
+
+
+def _optimizer(roles: LanguageModelRoles, config: PPOConfig) -> Any:
+    optimizer = make_optimizer(roles, config)
+    if not config.deepspeed:
+        return optimizer
+    return ShardedOptimizer(roles, optimizer, config.deepspeed, config.max_grad_norm)
 
 
 def batch_of(step: int, size: int, prompts: int, seed: int) -> list[int]:

@@ -28,7 +28,8 @@ from tasks.grow.stage import GrowInputs
 from tasks.ppo import stage as policy_training
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.roles_config import RolesConfig
-from tasks.ppo.stage import PolicyTrainingConfig, PolicyTrainingInputs, PolicyTrainingResult
+from tasks.ppo.stage import PolicyTrainingInputs, PolicyTrainingResult
+from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.rewards import stage as rewards
 from tasks.rewards.config import RewardConfig
 from tasks.rewards.stage import ScoreInputs

@@ -82,6 +82,8 @@ def test_a_verifier_needs_no_preferences(perl):
     [
         ("--preferences.test_fraction=0", "preferences.test_fraction"),
         ("--ppo.minibatch_size=99", "ppo.minibatch_size"),
+        ("--launch.processes=3", "ppo.batch_size"),
+        ("--ppo.deepspeed=nowhere.json", "ppo.deepspeed"),
         ("--roles.adapter.dropout=0.1", "roles.adapter.dropout"),
         ("--preferences.train=", "preferences.train"),
         (

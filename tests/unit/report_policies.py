@@ -101,6 +101,8 @@ def reinforced(
         "history": write_rows(place / "steps.jsonl", history),
         "warnings": [],
         "stopped": "",
+        "step_s": 1.5,
+        "peak_memory_gb": 2.0,
     } | parts
     trained = PolicyTrainingResult(**training)
     rows = [make_example(f"asked {row}", "reply") for row in range(7)]

@@ -19,8 +19,9 @@ from tasks.ppo.full_models import load_roles
 from tasks.ppo.roles_config import RolesConfig
 from tasks.ppo.sampling import PolicySampler
 from tasks.ppo.scores import texts
-from tasks.ppo.stage import STAGE, PolicyTrainingConfig, PolicyTrainingInputs, PolicyTrainingResult
+from tasks.ppo.stage import STAGE, PolicyTrainingInputs, PolicyTrainingResult
 from tasks.ppo.training import batch_of
+from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
 from tasks.reward_model.normalisation import read_normalisation

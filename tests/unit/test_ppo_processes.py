@@ -15,20 +15,27 @@ from tests.unit.ppo_tabular import SCORES, TabularRoles, some_rollout
 SHARES = (slice(0, 4), slice(4, 5))
 """16 valid tokens, of which the second process has 2: means of the processes' means would be wrong."""
 
-CASES = [{"target_kl": 0.0}, {"target_kl": 1e-4}, {"algorithm": "reinforce"}]
+CASES = [
+    {"target_kl": 0.0},
+    {"target_kl": 1e-4},
+    {"algorithm": "reinforce"},
+    {"target_kl": 0.0, "minibatch_size": 2},  # the second process has nothing in two of three minibatches
+]
 
 
 def learn(rows: slice, changes: dict) -> dict:
     """Three updates on some of the responses; the weights, the figures and the controller's coefficient."""
     config = PPOConfig(
-        batch_size=5,
-        minibatch_size=5,
-        epochs=2,
-        micro_batch_size=2,
-        policy_learning_rate=0.1,
-        value_learning_rate=0.1,
-        normalise_scores="scale",
-        **changes,
+        **{
+            "batch_size": 5,
+            "minibatch_size": 5,
+            "epochs": 2,
+            "micro_batch_size": 2,
+            "policy_learning_rate": 0.1,
+            "value_learning_rate": 0.1,
+            "normalise_scores": "scale",
+        }
+        | changes
     )
     roles = TabularRoles(seed=1, spread=0.5, dtype=torch.float64)
     controller, moments = AdaptiveKL(0.1, target=0.5, horizon=20), RunningMoments()

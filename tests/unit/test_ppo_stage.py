@@ -12,8 +12,9 @@ from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.roles_config import RolesConfig
-from tasks.ppo.stage import STAGE, PolicyTrainingConfig, PolicyTrainingInputs, PolicyTrainingResult
+from tasks.ppo.stage import STAGE, PolicyTrainingInputs, PolicyTrainingResult
 from tasks.ppo.training import batch_of
+from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.problems.base import ProblemConfig
 from tasks.rewards.config import RewardConfig
 from tests.unit.reward_pairs import train_reward

@@ -1,0 +1,62 @@
+"""A plan as text: a row per stage, and a line per device."""
+
+from collections.abc import Sequence
+
+from tasks.plan.devices import DEVICES, Verdict
+from tasks.plan.memory import GB, PARTS, needed
+from tasks.plan.stages import StagePlan
+
+_NARROWEST = 6
+
+
+def stage_table(stages: Sequence[StagePlan], separate: StagePlan | None) -> str:
+    """GB of each part at each stage's fullest moment; beneath a line what four separate models would take."""
+    heads = ["GB", *PARTS, "sum", "fullest when"]
+    rows = [_row(stage) for stage in stages]
+    apart = [_row(separate)] if separate else []
+    first = max(len(row[0]) for row in [heads, *rows, *apart])
+    lines = [_line(row, first) for row in (heads, *rows)]
+    if apart:
+        lines += ["-" * len(lines[0]), *(_line(row, first) for row in apart)]
+    return "\n".join(lines)
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """What a device holds, and what to change."""
+    device = f"{verdict.gigabytes:g} GB"
+    if verdict.fits:
+        return f"{device:>7}  holds every stage"
+    words = f"{device:>7}  too small for {', '.join(verdict.too_large)}"
+    if verdict.flags:
+        words += f"; with {' '.join(verdict.flags)} it holds "
+        words += "them" if not verdict.hopeless else "all but " + ", ".join(verdict.hopeless)
+    elif verdict.hopeless:
+        words += "; no setting known here is enough: several devices, or a smaller model"
+    return words
+
+
+def comparison(rows: Sequence[tuple[str, Sequence[StagePlan], StagePlan | None]]) -> str:
+    """A Markdown table of several models: GB that a GPU has to have for the stages of each, the reserve included."""
+    names = [stage.name for stage in rows[0][1]]
+    extra = ["PPO with four models"] if rows[0][2] else []
+    lines = ["| model | " + " | ".join([*names, "smallest GPU", *extra]) + " |"]
+    lines.append("|---" + "|---:" * (len(names) + 1 + len(extra)) + "|")
+    for model, stages, separate in rows:
+        sizes = [needed(stage.memory.total) / GB for stage in stages]
+        cells = [f"{size:.1f}" for size in sizes]
+        smallest = next((f"{size} GB" for size in DEVICES if max(sizes) <= size), "none")
+        apart = [f"{needed(separate.memory.total) / GB:.1f}"] if separate else []
+        lines.append(f"| {model} | " + " | ".join([*cells, smallest, *apart]) + " |")
+    return "\n".join(lines)
+
+
+def _row(stage: StagePlan) -> list[str]:
+    sizes = [*(getattr(stage.memory, name) for name in PARTS), stage.memory.total]
+    return [stage.name, *(f"{size / GB:.2f}" if size else "" for size in sizes), stage.memory.moment]
+
+
+def _line(cells: Sequence[str], first: int) -> str:
+    name, *figures, moment = cells
+    widths = [max(_NARROWEST, len(part)) for part in (*PARTS, "sum")]
+    columns = [f"{figure:>{width}}" for figure, width in zip(figures, widths, strict=True)]
+    return " ".join([f"{name:<{first}}", *columns]) + f"  {moment}"

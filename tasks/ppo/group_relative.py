@@ -1,0 +1,153 @@
+"""RLOO (Ahmadian et al. 2024, arXiv 2402.14740) and GRPO (Shao et al. 2024, arXiv 2402.03300) by TRL's trainers.
+
+Both do without a value function: what a response is worth beyond expectation is told by the other responses to its
+prompt. RLOO takes the mean of the others off its reward, GRPO the mean of all, in units of their standard deviation.
+"""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tasks.core.digests import folder_digest
+from tasks.core.models import load_model
+from tasks.core.references import ModelRef
+from tasks.core.stage import Report
+from tasks.ppo.config import PPOConfig
+from tasks.ppo.group_arguments import group_arguments
+from tasks.ppo.group_config import GroupConfig, check_group
+from tasks.ppo.group_episodes import GroupEpisodes
+from tasks.ppo.group_progress import figures_of_steps, following, group_warning_signs
+from tasks.ppo.group_trainer import on_episodes
+from tasks.ppo.roles_config import RolesConfig
+from tasks.ppo.roles_config import check as check_roles
+from tasks.ppo.sampling import PolicySampler
+from tasks.ppo.scores import Score
+from tasks.ppo.shared_base import check_bases
+from tasks.ppo.training import Prompt, Trained, batch_of
+from tasks.sft.adapter import lora_config
+from tasks.sft.checkpoints import newest_whole, reporting
+from tasks.sft.saving import save_trained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class GroupPolicy:
+    """A policy without a value function beside it, before a trainer has it; a sampler's `roles`."""
+
+    model: Any
+    """The causal language model, into which the trainer puts the adapter."""
+    base: ModelRef
+    """The full weights it was loaded from: the reference."""
+    temperature: float
+    sampling: AbstractContextManager[None]
+
+    def sampler(self, config: PPOConfig, tokenizer: "PreTrainedTokenizerBase") -> PolicySampler:
+        """What draws responses from the policy, as it is at the time."""
+        return PolicySampler(
+            cast(Any, self), tokenizer, max_new_tokens=config.max_new_tokens, seed=config.seed
+        )
+
+
+def load_group_policy(
+    config: PPOConfig, group: GroupConfig, roles: RolesConfig, base: ModelRef
+) -> GroupPolicy:
+    """The policy that `make_group_trainer` trains. Raises UserError for settings that contradict each other and for a
+    `base` that is an adapter."""
+    check_roles(roles)
+    check_group(config, group, roles)
+    check_bases(base, None)
+    model = load_model(base, precision=roles.precision)
+    return GroupPolicy(model, base, config.temperature, nullcontext())
+
+
+def make_group_trainer(
+    config: PPOConfig,
+    group: GroupConfig,
+    roles: RolesConfig,
+    policy: GroupPolicy,
+    tokenizer: "PreTrainedTokenizerBase",
+    score: Score,
+    prompts: Sequence[Prompt],
+    checkpoints: Path,
+    checkpoint_steps: int = 10,
+) -> Any:
+    """TRL's trainer for `config.algorithm`, with a new adapter on the policy's model or (`full`) the model itself, and
+    its reference: the model with the adapter off, or a copy."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    keywords = group_arguments(config, group, checkpoints, checkpoint_steps, policy.model.dtype) | {
+        "seed": roles.seed,
+        "gradient_checkpointing": roles.gradient_checkpointing,
+        "trust_remote_code": bool(policy.base.facts.get("trust_remote_code", False)),
+    }
+    if config.algorithm == "rloo":
+        kind, arguments = (
+            RLOOTrainer,
+            RLOOConfig(normalize_advantages=group.scale_rewards == "batch", **keywords),
+        )
+    else:
+        scale = "group" if group.scale_rewards == "auto" else group.scale_rewards
+        kind = GRPOTrainer
+        arguments = GRPOConfig(
+            scale_rewards=scale,
+            loss_type=group.loss,
+            importance_sampling_level=group.ratio,
+            entropy_coef=config.entropy_coefficient,
+            **keywords,
+        )
+    asked = config.total_steps() * (config.batch_size // group.responses)
+    places = batch_of(0, asked, len(prompts), config.seed)
+    episodes = GroupEpisodes(config, group.responses, policy.sampler(config, tokenizer), score, prompts)
+    adapter = None
+    if roles.method == "lora":
+        adapter = lora_config(roles.adapter, policy.model, field="roles.adapter.modules")
+    return on_episodes(kind, episodes, config.seed)(
+        model=policy.model,
+        reward_funcs=episodes.scores,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"prompt": [str(place) for place in places]}),
+        processing_class=tokenizer,
+        peft_config=adapter,
+    )
+
+
+def train_group_relative(
+    config: PPOConfig,
+    group: GroupConfig,
+    roles: RolesConfig,
+    policy: GroupPolicy,
+    tokenizer: "PreTrainedTokenizerBase",
+    score: Score,
+    prompts: Sequence[Prompt],
+    checkpoints: Path,
+    checkpoint_steps: int,
+    report: Report,
+    folder: Path,
+) -> tuple[Trained, ModelRef]:
+    """Train the policy, from the newest whole checkpoint on if there is one, and save it to `folder` as `save_policy`
+    does: an adapter on its base, or full weights.
+
+    Of several processes each takes its share of every batch; all have to call it. Ends early when the policy has
+    collapsed to one token or has left the reference for good (`kl_alarm`). Raises UserError for numbers that are not
+    finite and for batches that the processes cannot share.
+    """
+    trainer = make_group_trainer(
+        config, group, roles, policy, tokenizer, score, prompts, checkpoints, checkpoint_steps
+    )
+    trainer.add_callback(reporting(lambda event: None))  # marks checkpoints that are whole
+    progress = following(config, group, report)
+    trainer.add_callback(progress)
+    trainer.train(resume_from_checkpoint=newest_whole(checkpoints))
+    figures = figures_of_steps(trainer.state.log_history, config, group)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed here has left
+    base = policy.base if roles.method == "lora" else None
+    save_trained(trainer, folder, base, tokenizer)
+    model = ModelRef(uri=str(folder), digest=folder_digest(folder), base=base, facts=policy.base.facts)
+    return Trained(figures, group_warning_signs(figures[-1], config), progress.stopped), model

@@ -1,0 +1,176 @@
+"""`python -m flows plan`: what it prints, that its advice holds, and what it says to mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.llm2llm import CONFIG as LLM2LLM
+from flows.perl import CONFIG as PERL
+from flows.rest import CONFIG as REST
+from tasks.core.errors import UserError
+from tasks.core.flow_run import FlowConfig
+from tasks.plan.command import run_plan
+from tasks.plan.memory import CONTEXT, FRAGMENTS, GB, PARTS
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = {"llm2llm": LLM2LLM, "perl": PERL, "rest": REST}
+BIG = "deployments/configs/perl-hh.yaml"
+
+
+@pytest.fixture
+def plan(capsys, monkeypatch):
+    """Runs the command; gives its JSON line, and the text of its table."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments):
+        assert run_plan(CONFIGS, CONFIGS.__getitem__, arguments) == 0
+        captured = capsys.readouterr()
+        (line,) = captured.out.splitlines()
+        return json.loads(line), captured.err
+
+    return run
+
+
+def stages(found):
+    return {stage["stage"]: stage for stage in found["stages"]}
+
+
+def test_the_parts_are_those_of_one_base_with_three_adapters(plan):
+    found, text = plan("perl", "--config", BIG)
+    assert found["parameters"] == 8_030_261_248
+    ppo = stages(found)["ppo"]
+    # 32 layers, rank 16, attention: (4096 + 4096) twice, (4096 + 1024) twice
+    adapter = 32 * 16 * (2 * 8192 + 2 * 5120)
+    assert ppo["weights"] == 2 * 8_030_261_248
+    assert ppo["adapters"] == 3 * 4 * adapter  # policy, value function and reward model, in float32
+    assert ppo["optimizer"] == 2 * 2 * 4 * adapter  # two moments of two that are trained
+    assert ppo["bytes"] == sum(ppo[part] for part in PARTS)
+    assert ppo["bytes_of_gpu"] == pytest.approx(ppo["bytes"] * (1 + FRAGMENTS) + CONTEXT, abs=1)
+    assert "8,030,261,248 parameters" in text
+    assert [line.split()[0] for line in text.splitlines() if " GB  " in line] == ["24", "40", "80", "141"]
+
+
+def test_four_models_hold_three_sets_of_weights_and_train_one_of_them_whole(plan):
+    apart = plan("perl", "--config", BIG)[0]["separate_models"]
+    body = 8_030_261_248 - 128_256 * 4096
+    assert apart["weights"] == 2 * (8_030_261_248 + 2 * body)
+    assert apart["gradients"] + apart["optimizer"] >= 3 * 2 * body
+    whole = plan("perl", "--config", BIG, "--roles.method=full")[0]["separate_models"]
+    assert whole["weights"] == apart["weights"] + 2 * 8_030_261_248  # and a reference
+
+
+def test_advice_for_a_device_that_is_too_small_is_enough(plan):
+    arguments = ["perl", "--config", BIG, "--training.batch_size=64", "--ppo.micro_batch_size=64"]
+    arguments += ["--device=40", "--prompt_tokens=512"]
+    (verdict,) = plan(*arguments)[0]["devices"]
+    assert verdict["too_large"] == ["fine-tune", "ppo"]
+    assert not verdict["hopeless"]
+    found = plan(*arguments, *verdict["flags"])[0]
+    assert found["devices"][0]["fits"], (verdict["flags"], found)
+    # Every piece of advice is needed: without it the device is too small again.
+    for left_out in verdict["flags"]:
+        if "gradient_accumulation" not in left_out:  # it keeps the result as it was
+            rest = [flag for flag in verdict["flags"] if flag != left_out]
+            assert not plan(*arguments, *rest)[0]["devices"][0]["fits"], left_out
+
+
+def test_no_advice_for_a_model_that_is_too_large_for_the_device(plan):
+    arguments = ["--roles.adapter.modules=all-linear", "--reward_model.adapter.modules=all-linear"]
+    arguments += ["--model=falcon-180b", "--device=80", "--prompt_tokens=256"]
+    found, text = plan("perl", "--config", BIG, *arguments)
+    (verdict,) = found["devices"]
+    assert "ppo" in verdict["hopeless"]
+    assert "several devices" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ("--training.gradient_checkpointing=false", "fine-tune"),
+        ("--training.batch_size=16", "fine-tune"),
+        ("--training.method=full", "fine-tune"),
+        ("--reward_model.batch_size=16", "reward model"),
+        ("--roles.value=model", "ppo"),
+        ("--ppo.micro_batch_size=32", "ppo"),
+        ("--evaluation.engine.batch_size=128", "evaluate"),
+    ],
+)
+def test_what_takes_more_memory_is_planned_with_more(plan, changes, part):
+    few = ["perl", "--config", BIG, "--prompt_tokens=256"]
+    before, after = (stages(plan(*few, *more)[0])[part]["bytes"] for more in ([], [changes]))
+    assert after > before * 1.05
+
+
+def test_several_models_are_compared_in_a_table(plan):
+    found, text = plan("perl", "--config", BIG, "--model=smollm2-135m,llama-3.1-8b", "--prompt_tokens=256")
+    assert [one["model"] for one in found["plans"]] == ["smollm2-135m", "llama-3.1-8b"]
+    lines = text.splitlines()
+    assert lines[0].startswith("| model | fine-tune | merge | reward model |")
+    assert len(lines) == 4
+    ppo = stages(found["plans"][1])["ppo"]["bytes_of_gpu"] / GB
+    assert f" {ppo:.1f} |" in lines[3]
+
+
+def test_every_flow_has_its_stages(plan):
+    found, _ = plan("llm2llm", "--config=deployments/configs/demo.yaml", "--json")
+    assert [stage["stage"] for stage in found["stages"]] == ["fine-tune", "evaluate", "teacher"]
+    found, text = plan("rest", "--config=deployments/configs/rest-hh.yaml", "--json")
+    names = ["fine-tune", "reward model", "reward of answers", "evaluate", "grow"]
+    assert [stage["stage"] for stage in found["stages"]] == names
+    assert not text
+    assert found["separate_models"] is None
+    found, text = plan("perl", "--config=deployments/configs/perl-hh-cpu.yaml", "--device=cpu")
+    assert stages(found)["ppo"]["weights"] == 4 * 134_515_008
+    assert found["devices"] == []
+
+
+def test_shards_of_zero_take_their_share(plan):
+    arguments = ["llm2llm", "--config=deployments/configs/llm2llm-gsm8k.yaml", "--json"]
+    shared = stages(plan(*arguments)[0])["fine-tune"]
+    assert shared["optimizer"] == 12 * 8_030_261_248 / 8  # float32 weights and two moments, on eight devices
+    alone = stages(plan(*arguments, "--training.deepspeed=")[0])["fine-tune"]
+    assert alone["optimizer"] == 2 * 2 * 8_030_261_248
+    assert alone["gradients"] == 2 * 2 * 8_030_261_248  # with the buckets that DDP sends
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["perle"], "there is no flow perle"),
+        (["perl", "--device=tpu"], "'tpu' is no device"),
+        (["perl", "--device=-3"], "no device"),
+        (["perl", "--prompt_tokens=many"], "no number of tokens"),
+        (["perl", "--model="], "no model is named"),
+        (["perl", "--model=llama-9"], "there is no model llama-9"),
+        (["perl", "--prompt_tokens=9000"], "context of smollm2-135m, 8192"),
+        (["perl", "--ppo.stepps=3"], "did you mean --ppo.steps"),
+        (["perl", "--config", "nothing.yaml"], "there is no file nothing.yaml"),
+        (["perl", "--roles.adapter.modules=wq"], "no module named wq"),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_is_loaded(arguments, words):
+    with pytest.raises(UserError, match=words):
+        run_plan(CONFIGS, CONFIGS.__getitem__, arguments)
+
+
+def test_a_flow_that_trains_nothing_itself_has_no_plan():
+    class Other(FlowConfig):
+        """Settings of a flow that only calls others."""
+
+    with pytest.raises(UserError, match="nothing to plan"):
+        run_plan(["other"], lambda name: Other, ["other"])
+
+
+def test_without_a_flow_it_says_how_it_is_called(capsys):
+    assert run_plan(CONFIGS, CONFIGS.__getitem__, []) == 0
+    assert "--prompt_tokens" in capsys.readouterr().out
+
+
+def test_the_config_for_one_gpu_says_what_the_command_says(plan):
+    _, text = plan("perl", "--config", BIG)
+    written = (ROOT / BIG).read_text(encoding="utf-8")
+    table = [line for line in text.splitlines() if line.strip()]
+    assert all(f"# {line}".rstrip() in written for line in table[1:8]), "\n".join(
+        f"# {line}" for line in table
+    )
