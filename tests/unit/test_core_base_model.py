@@ -80,6 +80,42 @@ def test_a_hub_model_without_the_hub_is_refused_with_the_mend():
     assert (caught.value.field, "HF_HUB_OFFLINE" in caught.value.mend) == ("teacher.model", True)
 
 
+def test_the_champion_of_a_registered_model_is_one_model_with_its_adapter_merged(
+    tiny_ref, tmp_path, monkeypatch
+):
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from tasks.core.models import load_model, tidy_model
+    from tasks.core.references import ModelRef
+    from tasks.core.tracking import Tracking, TrackingConfig
+    from tasks.promotion.registry import ModelRegistry
+
+    adapted = get_peft_model(load_model(tiny_ref), LoraConfig(r=4, target_modules="all-linear"))
+    for name, weights in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weights, 0.01)  # as made it would change nothing
+    adapted.save_pretrained(tmp_path / "adapter")
+    tidy_model(tmp_path / "adapter", tiny_ref)
+    digest = folder_digest(tmp_path / "adapter")
+    adapter = ModelRef(uri=str(tmp_path / "adapter"), digest=digest, base=tiny_ref)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tracking = Tracking(TrackingConfig())
+    registry = ModelRegistry(tracking, "messages")
+    registry.create()
+    facts = {"run_id": tracking.start("run"), "source": "model", "tags": {}}
+    registry.settle(registry.register(adapter, work="1", promoted=True, parent="", **facts))
+    result = found("models:/messages@champion", tmp_path / "out")
+    assert result.model.base is None
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    merged, whole = load_model(result.model), load_model(adapter)
+    assert torch.equal(merged(tokens).logits, whole(tokens).logits)
+    assert not torch.allclose(merged(tokens).logits, load_model(tiny_ref)(tokens).logits)
+    with pytest.raises(UserError, match="does not exist") as caught:
+        locate(ModelConfig(model="models:/messages@best"), "policy.model")
+    assert caught.value.field == "policy.model"
+
+
 @pytest.mark.e2e
 def test_the_model_of_the_install_is_converted_and_knows_the_capital_of_france(tmp_path):
     from tasks.core.generators.base import Sampling

@@ -1,0 +1,148 @@
+"""Retrain: when rows arrive that were never seen, train a candidate, and promote it only if it is better.
+
+version   = newest training set + rows at `location` that were never seen      by content; none: stop
+candidate = method(start, version)                                            llm2llm | rest | perl
+decision  = paired test(candidate, champion)                                  on the same held-out rows
+register candidate with its decision; champion = candidate if it is better    `rollback` swaps them back
+"""
+
+from importlib import import_module
+from typing import Any, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from tasks import base_model
+from tasks.core.artifacts import log
+from tasks.core.flow_run import FlowConfig, FlowRun, check_run, open_run
+from tasks.promotion.decision import Decision, PromotionConfig
+from tasks.promotion.promoting import Promotion
+from tasks.promotion.registered_version import RegisteredVersion
+from tasks.promotion.registry import CHAMPION, ModelRegistry, check_name
+from tasks.promotion.result import PromotionResult
+from tasks.retrain import new_rows
+from tasks.retrain.location import look
+from tasks.retrain.method import improved_model, model_field, read_method, retraining
+from tasks.retrain.new_rows import NewRows, NewRowsConfig
+from tasks.retrain.versions import DataVersion
+
+
+class RetrainConfig(FlowConfig):
+    """Train again when new rows arrive, and promote the model only if it is better."""
+
+    location: str = ""
+    """Where new rows arrive, in the columns of the method's data: a folder, or an address such as `s3://bucket/prefix`."""
+    model_name: str = Field("loopwright", min_length=1, max_length=200)
+    """The registered model in MLflow."""
+    method: Literal["llm2llm", "rest", "perl"] = "llm2llm"
+    """The method that trains."""
+    method_config: str = ""
+    """Its configuration: a YAML file such as `deployments/configs/llm2llm-snips.yaml`; empty takes its defaults. Its
+    `data.train` is where the first training set starts."""
+    method_settings: dict[str, Any] = Field(default_factory=dict)
+    """Single settings of the method on top of that file, by dotted names: `{"training.epochs": 3}`."""
+    start: Literal["champion", "base"] = "champion"
+    """Training starts from the present champion, its adapter merged, or from the method's own model."""
+    broken: Literal["skip", "refuse"] = "skip"
+    """A file at the location that cannot be read: name it and go on without it, or end the run."""
+    unpromoted: Literal["keep", "drop"] = "keep"
+    """New rows whose candidate was not promoted: stay in the training set, or are left out of the next one and not
+    looked at again."""
+    promotion: PromotionConfig = PromotionConfig()
+    """When the candidate becomes champion."""
+
+
+def check(config: RetrainConfig) -> None:
+    """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
+    check_run(config)
+    check_name(config.model_name)
+    method = _method(config)
+    look(config.location, method.data)
+    base_model.locate(improved_model(method), f"{model_field(method)}.model")
+
+
+@flow(name="retrain")
+def retrain(config: RetrainConfig = RetrainConfig()) -> PromotionResult:  # noqa: B008 - the model is frozen
+    """Train again when new rows arrive, and promote the model only if it is better."""
+    check(config)
+    with open_run("retrain", config) as run:
+        return loop(run, config)
+
+
+def loop(run: FlowRun, config: RetrainConfig) -> PromotionResult:
+    """The algorithm."""
+    registry, method = ModelRegistry(run.tracking, config.model_name), _method(config)
+    registry.create()
+    promotion = Promotion(run, registry, config.promotion, method, config.method)
+    completed = [(one, promotion.complete(one)) for one in registry.unfinished()]  # of runs that were killed
+    heads = [DataVersion.model_validate_json(value) for value in registry.heads().values()]
+    champion = registry.at(CHAMPION)
+    base = _data_of(champion) if config.unpromoted == "drop" else None
+    rows = NewRowsConfig(location=config.location, broken=config.broken, data=method.data)
+    found = run.stage(new_rows.STAGE, rows, new_rows.inputs(rows, heads, base), label="new rows")
+    if not found.new and len(heads) == 1:
+        return _nothing_new(run, found, champion, *completed[-1:])
+    start = promotion.start(champion if config.start == "champion" else None)
+    trained = _entry(config).FLOW(retraining(method, config, found.version.train.uri, start))
+    run.tracking.tag(trained.mlflow_run_id, "mlflow.parentRunId", run.run_id)
+    version = promotion.register(trained, found)
+    decision = promotion.complete(version)
+    figures = trained.metrics | found.metrics() | decision.metrics()
+    run.tracking.metrics(run.run_id, figures)
+    return _result(
+        run,
+        found,
+        f"Version {version.number} {_outcome(decision)}",
+        version=version.number,
+        iterations=trained.iterations,
+        baselines=trained.baselines,
+        metrics=figures,
+        model=trained.model,
+        places=trained.places,
+    )
+
+
+def _nothing_new(
+    run: FlowRun,
+    found: NewRows,
+    champion: RegisteredVersion | None,
+    completed: tuple[RegisteredVersion, Decision] | None = None,
+) -> PromotionResult:
+    """The end at once, or after the completion of what a killed run had decided."""
+    words, figures = "Nothing new: no row that was not seen before", found.metrics()
+    if completed is not None:
+        version, decision = completed
+        words = f"Completed: version {version.number} {_outcome(decision)}. {words}"
+        figures |= decision.metrics()
+    run.tracking.metrics(run.run_id, figures)
+    model, number = (champion.model, champion.number) if champion else (None, "")
+    return _result(run, found, words, stopped="nothing new", version=number, metrics=figures, model=model)
+
+
+def _result(run: FlowRun, found: NewRows, words: str, **facts: Any) -> PromotionResult:
+    log(words)
+    run.tracking.tag(run.run_id, "decision", words)
+    shared: dict[str, Any] = {"flow": "retrain", "status": "completed", "flow_run_id": run.flow_run_id}
+    shared |= {"mlflow_run_id": run.run_id, "broken": found.broken, "decision": words, "iterations": []}
+    return PromotionResult.model_validate(shared | facts)
+
+
+def _outcome(decision: Decision) -> str:
+    return f"{'is champion' if decision.promoted else 'was not promoted'}; {decision.reason}"
+
+
+def _data_of(champion: RegisteredVersion | None) -> DataVersion | None:
+    stored = champion.tags.get("data.version") if champion else None
+    return DataVersion.model_validate_json(stored) if stored else None
+
+
+def _entry(config: RetrainConfig) -> Any:
+    """The method's module. By its name, as the command line finds it: no flow knows another's insides."""
+    return import_module(f"flows.{config.method}")
+
+
+def _method(config: RetrainConfig) -> Any:
+    return read_method(_entry(config).CONFIG, config.method_config, config.method_settings)
+
+
+CONFIG, FLOW = RetrainConfig, retrain

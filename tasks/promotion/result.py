@@ -1,0 +1,24 @@
+"""What a flow that decides about champions returns."""
+
+from pydantic import Field
+
+from tasks.core.flow_result import FlowResult
+from tasks.retrain.location import BrokenFile
+
+
+class PromotionResult(FlowResult):
+    """A flow's result, with the decision in words."""
+
+    decision: str
+    """What was decided and why."""
+    version: str = ""
+    """The version of the registered model that it is about."""
+    broken: list[BrokenFile] = Field(default_factory=list)
+    """Files at the data location that were left out."""
+
+    def summary(self) -> str:
+        """The decision, the files left out, then the method's iterations and where everything is."""
+        lines = [f"Left out: {one}" for one in self.broken]
+        places = "".join(f"{name:>9}  {place}\n" for name, place in self.places.items())
+        rest = super().summary() if self.iterations else places
+        return "\n".join([*lines, self.decision, rest])

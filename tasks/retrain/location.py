@@ -1,0 +1,94 @@
+"""What lies at a data location: the rows of every file that can be read, and the files that cannot, with the reason."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from tasks.core.errors import UserError
+from tasks.core.examples import Example
+from tasks.data.config import DataConfig
+from tasks.data.faults import MOST_SHOWN
+from tasks.data.formats import SUFFIXES, suffix
+from tasks.data.gym import PREFIX as GYM
+from tasks.data.hub import PREFIX as HUB
+from tasks.data.reading import read_located
+from tasks.data.sources import read_files
+from tasks.problems.base import ProblemConfig
+from tasks.problems.classification import Classification
+from tasks.problems.load import load_problem
+
+FIELD = "location"
+
+
+class BrokenFile(BaseModel):
+    """A file that was left out as a whole, and why."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.reason.startswith(self.file) else f"{self.file}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows of a location, file by file in order of name, and the files that cannot be used."""
+
+    rows: list[Example]
+    broken: list[BrokenFile]
+
+
+def look(location: str, data: DataConfig, known_labels: Iterable[str] = ()) -> Found:
+    """Read every data file at `location`: a file, a folder, or an address such as `s3://bucket/prefix`.
+
+    A folder in which nothing has arrived yet holds no row. A file is broken when any of its rows is, when it lacks a
+    column, or when a label of it differs from a known one only in case or spaces: half a file is not what its author
+    meant. Raises UserError when the location itself cannot be read.
+    """
+    labels, rows, broken = set(known_labels), list[Example](), list[BrokenFile]()
+    for name in _names(location):
+        try:
+            found = [row for _, row in read_located(data.model_copy(update={"train": name}), "train")]
+            _check_rows(data, found, labels)
+        except UserError as error:
+            broken.append(BrokenFile(file=name, reason=error.fault))
+            continue
+        rows += found
+        labels |= {row.target for row in found}
+    return Found(rows, broken)
+
+
+def _names(location: str) -> list[str]:
+    if not location or location.startswith((HUB, GYM)):
+        raise UserError(
+            f"{location or 'nothing'} is no place where files arrive",
+            field=FIELD,
+            mend=f"give a folder or an fsspec address, for example --{FIELD}=s3://bucket/new-rows",
+        )
+    from fsspec.core import url_to_fs
+
+    try:
+        return [name for name, _ in read_files(location, FIELD)]
+    except UserError:
+        files, path = url_to_fs(location)
+        # A folder without a data file is no mistake here: nothing has arrived yet.
+        if files.isdir(path) and not any(suffix(entry) in SUFFIXES for entry in files.ls(path, detail=False)):
+            return []
+        raise
+
+
+def _check_rows(data: DataConfig, rows: list[Example], labels: set[str]) -> None:
+    """Raise UserError for rows that the problem cannot use."""
+    named = ProblemConfig(name=data.problem, instruction=data.instruction)
+    problem = load_problem(named)
+    if isinstance(problem, Classification):
+        every = tuple(sorted(labels | {row.target for row in rows}))
+        problem = load_problem(named.model_copy(update={"labels": every}))
+    faults = [
+        f"row {number}: {fault}"
+        for number, row in enumerate(rows, 1)
+        if (fault := problem.fault(problem.adapt(row)))
+    ]
+    if faults:
+        raise UserError("; ".join(faults[:MOST_SHOWN]), field=FIELD)
