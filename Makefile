@@ -1,4 +1,4 @@
-# make install | demo | test | lint | bench NAME=x
+# make install | demo | up | down | test | lint | bench NAME=x
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ HOME_DEMO := build/demo
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo up down test lint bench clean
 
 install: $(VENV)/.installed
 
@@ -20,6 +20,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install
 	LOOPWRIGHT_HOME=$(HOME_DEMO) $(BIN)/python -m flows llm2llm --config deployments/configs/demo.yaml
+
+up: install
+	$(BIN)/python -m deployments.service up
+
+down:
+	$(BIN)/python -m deployments.service down
 
 test: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

@@ -1,5 +1,6 @@
 """The end of a loop: its report in the store, in MLflow and in Prefect, and the flow's result."""
 
+import os
 import shlex
 import sys
 from itertools import islice
@@ -42,10 +43,10 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
         "model": last.model.uri,
         "data": last.train.uri,
         "report": report.page,
-        "Prefect": _command("prefect", "server", "start"),
-        "MLflow": _command("mlflow", "ui", "--backend-store-uri", run.tracking.uri),
+        "Prefect": _prefect_page(run),
+        "MLflow": _mlflow_page(run),
     }
-    text = "\n".join(f"- {name}: `{place}`" for name, place in places.items())
+    text = "\n".join(f"- {name}: {_linked(place)}" for name, place in places.items())
     markdown_artifact(f"{run.method} report", f"MLflow run `{run.run_id}`\n\n{text}", "Where everything is")
     run.tracking.tag(run.run_id, "model.uri", last.model.uri)
     run.tracking.tag(run.run_id, "stopped", record.stopped)
@@ -84,6 +85,29 @@ def kept_table(kept: DatasetRef) -> list[dict[str, Any]]:
     if any("completion" in row for row in rows):  # training rows may stand among samples
         columns = ("input", "completion", "reward", "target", "parent")
     return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def _prefect_page(run: FlowRun) -> str:
+    """The flow run's page where a server outlives the run, or else the command that opens one."""
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    if settings.api.url and os.environ.get("PREFECT_API_URL"):
+        return f"{settings.ui_url or settings.api.url.removesuffix('/api')}/runs/flow-run/{run.flow_run_id}"
+    return _command("prefect", "server", "start")
+
+
+def _mlflow_page(run: FlowRun) -> str:
+    """The run's page where MLflow is a server, or else the command that opens one."""
+    uri = run.tracking.uri
+    if uri.startswith(("http://", "https://")):
+        return f"{uri.rstrip('/')}/#/experiments/{run.tracking.experiment_id}/runs/{run.run_id}"
+    return _command("mlflow", "ui", "--backend-store-uri", uri)
+
+
+def _linked(place: str) -> str:
+    """A place in Markdown: a page to follow, or a text to copy."""
+    return f"[{place}]({place})" if place.startswith(("http://", "https://")) else f"`{place}`"
 
 
 def _command(program: str, *arguments: str) -> str:

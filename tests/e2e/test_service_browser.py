@@ -1,0 +1,62 @@
+"""A run that a person starts in Prefect's page, by filling in two fields."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.test_browser import CHROMIUM, SCREENS, browse
+from tests.flows.test_service import Service, tiny
+
+pytestmark = [
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Service]:
+    """The service, its preset `llm2llm/snips` with the tiny model and little to do."""
+    service = Service(tmp_path_factory.mktemp("service"))
+    service.up()
+    deployment = service.get("/deployments/name/llm2llm/snips")
+    parameters = {"config": tiny(deployment["parameters"]["config"], tiny_model)}
+    address = f"{service.api}/deployments/{deployment['id']}"
+    assert httpx.patch(address, json={"parameters": parameters}).is_success
+    yield service
+    service.command("down")
+
+
+def test_two_fields_of_the_form_start_a_run_whose_page_shows_its_report(service):
+    deployment = service.get("/deployments/name/llm2llm/snips")
+    base = service.api.removesuffix("/api")
+
+    def visit(page: Any) -> None:
+        page.goto(f"{base}/deployments/deployment/{deployment['id']}/run")
+        page.get_by_text("Address of the training rows").wait_for()
+        page.get_by_role("button", name="Submit").click()
+        fields = page.locator("textarea")
+        page.get_by_text("required").first.wait_for()
+        fields.nth(0).scroll_into_view_if_needed()
+        page.screenshot(path=SCREENS / "service-form-refused.png")
+        fields.nth(0).fill("deployments/data/library-train.jsonl")
+        fields.nth(1).fill("deployments/data/library-test.jsonl")
+        page.screenshot(path=SCREENS / "service-form.png")
+        page.get_by_role("button", name="Submit").click()
+        page.get_by_text("Completed").first.wait_for(timeout=900_000)
+        page.locator("a[href*='/runs/flow-run/']").first.click()
+        page.get_by_text("iteration 1: train").first.wait_for()
+        page.screenshot(path=SCREENS / "service-run.png")
+        page.get_by_text("Artifacts", exact=True).first.click()
+        page.get_by_text("llm2llm-iterations").first.click()
+        page.get_by_text("test accuracy").first.wait_for()
+        page.screenshot(path=SCREENS / "service-artifact.png")
+
+    browse(visit)
+    runs = httpx.post(f"{service.api}/flow_runs/filter", json={}).json()
+    ours = [run for run in runs if run["deployment_id"] == deployment["id"]]
+    assert [run["state"]["type"] for run in ours] == ["COMPLETED"]
+    data = ours[0]["parameters"]["config"]["data"]
+    assert (data["train"], data["seed_per_label"]) == ("deployments/data/library-train.jsonl", 1)

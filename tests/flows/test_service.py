@@ -1,0 +1,263 @@
+"""`make up` and `make down` with real servers, and every deployment on a real Prefect server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from deployments.service.config import POOL, ROOT
+from deployments.service.deploying import PREFECT_FILE, deploy, read_entries, read_queues
+from deployments.service.presets import CONFIGS
+from deployments.service.processes import MARK
+from tests.e2e.test_browser import free_port
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server: str) -> dict[str, dict[str, Any]]:
+    """Every deployment as the server has it, by its name."""
+    names = deploy()
+    return {name: httpx.get(f"{prefect_server}/deployments/name/{name}").json() for name in names}
+
+
+def named_entries() -> dict[str, dict[str, Any]]:
+    """The file's entries as `flow/deployment`."""
+    return {f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}": entry for entry in read_entries()}
+
+
+def flow_config(name: str) -> Any:
+    return import_module(f"flows.{name.split('/')[0].replace('-', '_')}").CONFIG
+
+
+def filled_in(entry: dict[str, Any], parameters: dict[str, Any], value: str = "rows.jsonl") -> dict[str, Any]:
+    config = json.loads(json.dumps(parameters["config"]))
+    for path in entry.get("fill_in", []):
+        *parents, name = path.split(".")
+        part = config
+        for parent in parents:
+            part = part[parent]
+        part[name] = value
+    return dict(config)
+
+
+def test_every_configuration_is_deployed_with_parameters_that_fit_its_flow(deployed):
+    entries = named_entries()
+    assert deployed.keys() == entries.keys()
+    text, flows = PREFECT_FILE.read_text(), {name.split("/")[0] for name in entries}
+    for path in CONFIGS.glob("*.yaml"):  # the first line is the command that runs it
+        command = path.read_text().partition("\n")[0].replace("make demo", "-m flows llm2llm")
+        flow = command.partition("-m flows ")[2].split()[0]
+        assert flow not in flows or f"presets.{path.stem} " in text, path
+    for name, deployment in deployed.items():
+        entry, model = entries[name], flow_config(name)
+        config = filled_in(entry, deployment["parameters"])
+        preset = model.model_validate(entry["parameters"]["config"]).model_dump(mode="json")
+        assert model.model_validate(deployment["parameters"]["config"]).model_dump(mode="json") == preset
+        assert set(config) == set(model.model_fields)  # nothing is left to the form
+        assert deployment["work_pool_name"] == POOL
+        assert deployment["work_queue_name"] in read_queues()
+        assert [one["active"] for one in deployment["schedules"]] == [False]
+        assert deployment["enforce_parameter_schema"]
+        assert bool(entry.get("fill_in")) == ("Fill in" in deployment["description"])
+
+
+def start(api: str, deployment: dict[str, Any], config: dict[str, Any]) -> httpx.Response:
+    return httpx.post(
+        f"{api}/deployments/{deployment['id']}/create_flow_run",
+        json={"parameters": {"config": config}, "state": {"type": "SCHEDULED"}},
+        timeout=60,
+    )
+
+
+def test_the_server_refuses_what_lacks_a_field_or_is_out_of_bounds_before_a_run_begins(
+    deployed, prefect_server
+):
+    entries = named_entries()
+    for name, deployment in deployed.items():
+        whole = filled_in(entries[name], deployment["parameters"])
+        assert start(prefect_server, deployment, whole).status_code == 201, name
+        wrong: list[dict[str, Any]] = [whole | {"retries": -1}, whole | {"no_such_field": 1}]
+        if "training" in whole:
+            wrong.append(whole | {"training": whole["training"] | {"method": "magic"}})
+        if entries[name].get("fill_in"):
+            wrong.append(filled_in(entries[name], deployment["parameters"], ""))
+        if name == "perl/hh-cpu":
+            wrong.append(deployment["parameters"]["config"])  # as it is, nothing filled in
+        for one in wrong:
+            assert start(prefect_server, deployment, one).status_code == 409, (name, one)
+
+
+def test_forms_begin_with_what_is_to_be_filled_in_and_end_with_where_a_run_is_kept(deployed):
+    for name, deployment in deployed.items():
+        schema = deployment["parameter_openapi_schema"]
+        reference = schema["properties"]["config"]["$ref"].rpartition("/")[2]
+        fields = schema["definitions"][reference]["properties"]
+        order = sorted(fields, key=lambda field: fields[field]["position"])
+        assert order[-4:] == ["store", "tracking", "launch", "retries"]
+        assert all(field["title"] and field.get("description", "x") for field in fields.values())
+        if name == "perl/hh-cpu":
+            assert order[:2] == ["data", "preferences"]
+            data = schema["definitions"][fields["data"]["$ref"].rpartition("/")[2]]
+            assert (data["required"], data["properties"]["test"]["position"]) == (["train", "test"], 1)
+
+
+def test_deploying_again_keeps_the_schedules_that_a_person_switched_or_made(deployed, prefect_server):
+    there = deployed["llm2llm/demo"]
+    address = f"{prefect_server}/deployments/{there['id']}/schedules"
+    nightly = there["schedules"][0]["id"]
+    assert httpx.patch(f"{address}/{nightly}", json={"active": True}).is_success
+    own = {"schedule": {"cron": "30 5 * * 1", "timezone": "UTC"}, "active": True}
+    assert httpx.post(address, json=[own]).is_success
+    deploy()
+    found = httpx.get(address).json()
+    assert sorted((one["schedule"]["cron"], one["active"]) for one in found) == [
+        ("0 3 * * *", True),
+        ("30 5 * * 1", True),
+    ]
+
+
+class Service:
+    """`make up` in a folder of its own on free ports."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.prefect, self.mlflow = home, free_port(), free_port()
+        self.environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
+            "LOOPWRIGHT_HOME": str(home),
+            "LOOPWRIGHT_PREFECT_PORT": str(self.prefect),
+            "LOOPWRIGHT_MLFLOW_PORT": str(self.mlflow),
+        }
+        self.api = f"http://127.0.0.1:{self.prefect}/api"
+
+    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        program = [sys.executable, "-m", "deployments.service", *words]
+        return subprocess.run(program, cwd=ROOT, env=self.environment, text=True, capture_output=True)
+
+    def up(self) -> dict[str, str]:
+        """What was done with each service."""
+        done = self.command("up")
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = (line.split() for line in done.stdout.splitlines()[:3])
+        return {words[0]: words[1] for words in lines}
+
+    def pids(self) -> dict[str, int]:
+        files = (self.home / "service").glob("*.json")
+        return {file.stem: json.loads(file.read_text())["pid"] for file in files}
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything alive that carries the service's mark or its folder."""
+        token, found = (self.home / "service" / "token").read_text(), []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get(MARK, "").startswith(token)
+            except psutil.Error:
+                continue
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        return found
+
+    def get(self, path: str) -> Any:
+        return httpx.get(f"{self.api}{path}", timeout=60).json()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("service"))
+    yield service
+    service.command("down")
+
+
+def wait_until(reached: Callable[[], object], patience_s: float = 600) -> None:
+    deadline = time.monotonic() + patience_s
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def tiny(config: dict[str, Any], model: Path) -> dict[str, Any]:
+    """A configuration with as little work as a loop can have."""
+    changed = json.loads(json.dumps(config)) | {"iterations": 1, "equal_steps": False}
+    changed["student"]["model"] = changed["teacher"]["model"] = str(model)
+    changed["training"] |= {"max_steps": 1, "batch_size": 2}
+    changed["evaluation"]["restricted"] = False
+    changed["evaluation"]["max_new_tokens"] = 2
+    changed["data"]["test_rows"] = 5
+    return dict(changed)
+
+
+@pytest.mark.timeout(1800)
+def test_a_run_outlives_down_and_up_and_only_what_died_is_started_again(service, tiny_model):
+    assert service.up() == {"prefect": "started", "mlflow": "started", "worker": "started"}
+    assert service.up() == {"prefect": "runs", "mlflow": "runs", "worker": "runs"}
+    assert service.command("status").returncode == 0
+
+    deployment = service.get("/deployments/name/llm2llm/demo")
+    run = start(service.api, deployment, tiny(deployment["parameters"]["config"], tiny_model)).json()["id"]
+    wait_until(lambda: service.get(f"/flow_runs/{run}")["state"]["type"] == "RUNNING")
+    there = service.processes()
+    down = service.command("down")
+    assert down.returncode == 0, down.stderr
+    assert "was interrupted" in down.stdout
+    assert service.processes() == []
+    assert not any(process.is_running() and process.status() != "zombie" for process in there)
+    assert service.command("status").returncode == 1
+    assert "nothing" in service.command("down").stdout
+
+    assert set(service.up().values()) == {"started"}
+    wait_until(
+        lambda: service.get(f"/flow_runs/{run}")["state"]["type"] not in ("SCHEDULED", "PENDING", "RUNNING")
+    )
+    found = service.get(f"/flow_runs/{run}")
+    assert (found["state"]["type"], found["deployment_id"]) == ("COMPLETED", deployment["id"])
+    body = {"artifacts": {"flow_run_id": {"any_": [run]}}}
+    artifacts = httpx.post(f"{service.api}/artifacts/filter", json=body).json()
+    assert {"llm2llm-iterations", "llm2llm-report"} <= {one["key"] for one in artifacts}
+    assert list(
+        (service.home / "store").glob("report/*/manifest.json")
+    )  # the worker's runs use the same store,
+
+    mlflow = f"http://127.0.0.1:{service.mlflow}"
+    search = {"experiment_ids": ["1"], "filter": f"tags.`prefect.flow_run_id` = '{run}'"}
+    runs = httpx.post(f"{mlflow}/api/2.0/mlflow/runs/search", json=search).json()["runs"]
+    assert "llm2llm" in {tag["value"] for one in runs for tag in one["data"]["tags"]}  # and the same MLflow
+    other = httpx.get(f"{mlflow}/health", headers={"Host": "elsewhere.example"})
+    api = httpx.get(
+        f"{mlflow}/api/2.0/mlflow/experiments/get?experiment_id=1", headers={"Host": "elsewhere.example"}
+    )
+    assert (other.status_code, api.status_code) == (200, 403)
+
+    before = service.pids()
+    os.kill(before["mlflow"], signal.SIGKILL)
+    assert service.up() == {"prefect": "runs", "mlflow": "started", "worker": "runs"}
+    after = service.pids()
+    assert [before[name] == after[name] for name in ("prefect", "mlflow", "worker")] == [True, False, True]
+    assert httpx.get(f"{mlflow}/health").status_code == 200
+
+    changed = service.environment | {"LOOPWRIGHT_MLFLOW_PORT": str(free_port())}
+    program = [sys.executable, "-m", "deployments.service", "up"]
+    refused = subprocess.run(program, cwd=ROOT, env=changed, text=True, capture_output=True)
+    assert (refused.returncode, "other settings" in refused.stderr) == (2, True)
+    assert service.pids() == after
+
+    service.command("down")
+    assert service.processes() == []
+
+
+def test_a_taken_port_starts_nothing(tmp_path):
+    import socket
+
+    service = Service(tmp_path)
+    with socket.create_server(("127.0.0.1", service.mlflow)):
+        done = service.command("up")
+    assert done.returncode == 2
+    assert f"port {service.mlflow} is taken by" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert service.pids() == {}
