@@ -65,7 +65,7 @@ def test_every_configuration_is_deployed_with_parameters_that_fit_its_flow(deplo
         assert set(config) == set(model.model_fields)  # nothing is left to the form
         assert deployment["work_pool_name"] == POOL
         assert deployment["work_queue_name"] in read_queues()
-        assert [one["active"] for one in deployment["schedules"]] == [False]
+        assert [one["active"] for one in deployment["schedules"]] == [False] * len(entry["schedules"])
         assert deployment["enforce_parameter_schema"]
         assert bool(entry.get("fill_in")) == ("Fill in" in deployment["description"])
 
