@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tasks.core.errors import UserError
-from tasks.ppo.config import PPOConfig
+from tasks.ppo.config import PPOConfig, check_processes
 from tasks.ppo.group_config import GroupConfig
 from tasks.ppo.masked import process_count
 
@@ -19,13 +18,8 @@ def group_arguments(
     """
     import torch
 
-    here, rest = divmod(config.batch_size, process_count())
-    if rest:
-        raise UserError(
-            f"{process_count()} processes cannot share {config.batch_size} responses evenly",
-            field="ppo.batch_size",
-            mend=f"set it to a multiple of {process_count()}, or change launch.processes",
-        )
+    check_processes(config, process_count())
+    here = config.batch_size // process_count()
     micro = next(size for size in range(min(config.micro_batch_size, here), 0, -1) if here % size == 0)
     return {
         "output_dir": str(checkpoints),
