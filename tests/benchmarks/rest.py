@@ -1,11 +1,12 @@
 """ReST-EM and ReST on sums against the same policy trained longer, over seeds.
 
-    python -m tests.benchmarks.rest [SEED ...]
+    python -m tests.benchmarks.rest [ReST-EM | ReST] [SEED ...]
 
 SmolLM2-135M learns from 300 generated sums (the warm start), then samples 4 answers to each of 1,000 others, of which
 it keeps what a verifier finds right. Both methods run 3 iterations from deployments/configs/rest-arithmetic.yaml and
 are tested on 500 held-out sums; beside them the warm start itself, the best of its 8 samples on the same 500, and the
-300 sums alone trained for as many optimizer steps as the last policy had. Seeds are 0, 1 and 2 unless given.
+300 sums alone trained for as many optimizer steps as the last policy had. Seeds are 0, 1 and 2,
+methods both, unless given.
 Every arm is a flow run with cached stages beneath build/bench, so that an interrupted benchmark goes on.
 """
 
@@ -55,10 +56,12 @@ def flow(name: str, seed: int) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def main(seeds: list[int]) -> None:
+def main(words: list[str]) -> None:
     """Run what is missing, print a row per arm and seed, and the JSON line."""
+    arms = [word for word in words if word in ARMS] or list(ARMS)
+    seeds = [int(word) for word in words if word not in ARMS] or [0, 1, 2]
     summary: dict[str, Any] = {}
-    for name in ARMS:
+    for name in arms:
         rows = []
         for seed in seeds:
             result = flow(name, seed)
@@ -98,4 +101,4 @@ def main(seeds: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]] or [0, 1, 2])
+    main(sys.argv[1:])

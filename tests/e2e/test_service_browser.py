@@ -1,14 +1,17 @@
 """A run that a person starts in Prefect's page, by filling in two fields."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
+from mlflow import MlflowClient
 
 from tests.e2e.test_browser import CHROMIUM, SCREENS, browse
-from tests.flows.test_service import Service, tiny
+from tests.flows.test_service import Service, start, tiny, wait_until
 
 pytestmark = [
     pytest.mark.timeout(1800),
@@ -53,6 +56,14 @@ def test_two_fields_of_the_form_start_a_run_whose_page_shows_its_report(service)
         page.get_by_text("llm2llm-iterations").first.click()
         page.get_by_text("test accuracy").first.wait_for()
         page.screenshot(path=SCREENS / "service-artifact.png")
+        page.go_back()
+        page.get_by_text("llm2llm-report").first.click()
+        page.locator(f"a[href^='http://127.0.0.1:{service.mlflow}']").first.wait_for()
+        page.goto(
+            str(page.locator(f"a[href^='http://127.0.0.1:{service.mlflow}']").first.get_attribute("href"))
+        )
+        page.get_by_text("model.uri").first.wait_for()  # a tag of the run
+        page.screenshot(path=SCREENS / "service-mlflow-run.png")
 
     browse(visit)
     runs = httpx.post(f"{service.api}/flow_runs/filter", json={}).json()
@@ -60,3 +71,35 @@ def test_two_fields_of_the_form_start_a_run_whose_page_shows_its_report(service)
     assert [run["state"]["type"] for run in ours] == ["COMPLETED"]
     data = ours[0]["parameters"]["config"]["data"]
     assert (data["train"], data["seed_per_label"]) == ("deployments/data/library-train.jsonl", 1)
+
+
+def test_mlflow_compares_the_curves_of_two_runs(service):
+    deployment = service.get("/deployments/name/llm2llm/snips")
+    config = deployment["parameters"]["config"]
+    data = {"train": "deployments/data/library-train.jsonl", "test": "deployments/data/library-test.jsonl"}
+    for kind in ("base", "continue"):
+        settings = config | {"start": kind, "iterations": 2, "data": config["data"] | data}
+        run = start(service.api, deployment, settings).json()["id"]
+        wait_until(
+            lambda run=run: service.get(f"/flow_runs/{run}")["state"]["type"] in ("COMPLETED", "FAILED")
+        )
+    client = MlflowClient(f"http://127.0.0.1:{service.mlflow}")
+    [experiment] = [one for one in client.search_experiments() if one.name != "Default"]
+    found = client.search_runs([experiment.experiment_id], "tags.method = 'llm2llm' and params.start != ''")
+    runs = {run.data.params["start"]: run for run in found}
+    assert all(len(client.get_metric_history(run.info.run_id, "eval/accuracy")) == 2 for run in runs.values())
+    names = [run.info.run_name for run in runs.values()]
+    pair = json.dumps([run.info.run_id for run in runs.values()])
+    compared = (
+        f"/#/compare-runs?runs={quote(pair)}&experiments={quote(json.dumps([experiment.experiment_id]))}"
+    )
+
+    def visit(page: Any) -> None:
+        page.goto(f"http://127.0.0.1:{service.mlflow}{compared}")
+        page.get_by_text("Comparing 2 Runs").first.wait_for()
+        for name in names:
+            page.get_by_text(str(name)).first.wait_for()
+        page.get_by_text("eval/accuracy").first.wait_for()
+        page.screenshot(path=SCREENS / "service-mlflow-compare.png", full_page=True)
+
+    browse(visit)
