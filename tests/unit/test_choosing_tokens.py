@@ -50,18 +50,18 @@ def test_the_nucleus_of_a_large_vocabulary_is_that_of_transformers(spread: float
     from transformers import TopPLogitsWarper
 
     torch.manual_seed(0)
-    logits = torch.randn(1, 5000) * spread
+    logits = torch.randn(1, 1500) * spread
     warped = TopPLogitsWarper(0.9)(torch.zeros(1, 1, dtype=torch.long), logits.clone())
     allowed = set(warped.isfinite()[0].nonzero().flatten().tolist())
     assert (len(allowed) > 1024) == (spread < 1)
-    draws = 40_000
+    draws = 6_000
     tokens = choose_tokens(
         logits.expand(draws, -1),
         Sampling(temperature=1.0, top_p=0.9),
         [(i + 0.5) / draws for i in range(draws)],
     )
     shares = warped.softmax(-1)[0]
-    counts = torch.bincount(tokens, minlength=5000) / draws
+    counts = torch.bincount(tokens, minlength=1500) / draws
     assert set(tokens.tolist()) <= allowed
     assert (counts - shares).abs().max() < 2 / draws
 
