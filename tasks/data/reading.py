@@ -4,11 +4,10 @@ import json
 import math
 import re
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from tasks.core.errors import UserError
 from tasks.core.examples import Example, make_example
-from tasks.data.config import DataConfig
 from tasks.data.faults import refuse
 from tasks.data.formats import Row, parse
 from tasks.data.gym import PREFIX as GYM_PREFIX
@@ -16,15 +15,28 @@ from tasks.data.gym import read_gym
 from tasks.data.hub import PREFIX, read_hub
 from tasks.data.sources import read_files
 
+HUB_SPLITS = ("train", "test", "validation")
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+class Columns(Protocol):
+    """Which columns count; the addresses of the splits stand beside them, by the splits' names."""
+
+    @property
+    def input(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def choices(self) -> str: ...
 
 
 class BadCell(Exception):
     """A cell that is no text; its message says why."""
 
 
-def read_located(config: DataConfig, split: str) -> list[tuple[str, Example]]:
-    """The rows of a split ("train", "test", "validation") in their order, each with the place it stands at.
+def read_located(config: Columns, split: str) -> list[tuple[str, Example]]:
+    """The rows of a split ("train", "test", "validation") in their order, each with the place it stands at. Without a
+    column for it, the target is empty.
 
     Raises UserError naming the field and up to five places: for a source that cannot be read, a column that
     does not exist, and cells that are empty, null, lists or objects. Numbers and truth values become text.
@@ -37,7 +49,7 @@ def read_located(config: DataConfig, split: str) -> list[tuple[str, Example]]:
     if address.startswith(GYM_PREFIX):
         return read_gym(address, field)
     if address.startswith(PREFIX):
-        rows = read_hub(address, field, split)
+        rows = read_hub(address, field, split if split in HUB_SPLITS else "train")
     else:
         rows = [row for name, data in read_files(address, field) for row in parse(name, data, field)]
     if not rows:
@@ -47,7 +59,9 @@ def read_located(config: DataConfig, split: str) -> list[tuple[str, Example]]:
     for place, cells in rows:
         try:
             choices = _choices(cells, config.choices) if config.choices else []
-            example = make_example(_text(cells, config.input), _text(cells, config.target), choices)
+            example = make_example(
+                _text(cells, config.input), _text(cells, config.target) if config.target else "", choices
+            )
         except BadCell as error:
             faults.append(f"{place}, {error}")
         else:
@@ -56,7 +70,7 @@ def read_located(config: DataConfig, split: str) -> list[tuple[str, Example]]:
     return located
 
 
-def _check_columns(config: DataConfig, rows: list[Row]) -> None:
+def _check_columns(config: Columns, rows: list[Row]) -> None:
     existing = dict.fromkeys(column for _, cells in rows for column in cells)
     for field in ("input", "target", "choices"):
         column = getattr(config, field)

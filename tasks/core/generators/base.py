@@ -43,7 +43,8 @@ class Sampling(Config):
 
 
 class Completion(BaseModel):
-    """One answer. `finish` is "stop" (ended by itself), "length" (cut) or "error" (`error` says why, text empty)."""
+    """One answer. `finish` is "stop" (ended by itself), "length" (cut) or "error" (`error` says why, text empty;
+    `passing`: the same prompt may be answered another time)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,6 +53,7 @@ class Completion(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str = ""
+    passing: bool = False
 
 
 class Usage(BaseModel):

@@ -21,7 +21,12 @@ _DEAD_AFTER = 16
 
 
 class EndpointFailed(Exception):
-    """Not one prompt of a call was answered; says how many there were and the last reason."""
+    """Not one prompt of a call was answered; says how many there were and the last reason. `passing` is true when the
+    same call may succeed later: a rate limit, a server that is down."""
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        self.passing = passing
+        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class OpenAICompatible:
         if all(completion.finish == "error" for completion in completions):
             raise EndpointFailed(
                 f"{self._endpoint.url} answered none of {len(prompts)} prompts (model {self._model!r}); "
-                f"the last reason: {completions[-1].error}"
+                f"the last reason: {completions[-1].error}",
+                passing=any(completion.passing for completion in completions),
             )
         return completions
 
@@ -133,7 +139,7 @@ class OpenAICompatible:
         self, client: "httpx.AsyncClient", stream: int, prompt: Prompt, sampling: Sampling
     ) -> Completion:
         if self._unanswered_in_a_row >= _DEAD_AFTER:
-            return self._failed("not sent: the server has stopped answering")
+            return self._failed("not sent: the server has stopped answering", passing=True)
         body = request_body(self._model, prompt, sampling, stream)
         jitter = random.Random(f"{sampling.seed}:{stream}")
         self.usage.calls += 1
@@ -161,7 +167,7 @@ class OpenAICompatible:
                 return self._failed(outcome.reason)
             if failures >= self.config.attempts:
                 self._unanswered_in_a_row += 1
-                return self._failed(f"{outcome.reason} (after {failures} attempts)")
+                return self._failed(f"{outcome.reason} (after {failures} attempts)", passing=True)
             self.usage.retries += 1
             await asyncio.sleep(wait_s)
 
@@ -204,6 +210,6 @@ class OpenAICompatible:
             return _Failure(f"{reason}; the server asks to wait {rest_s:.0f} s", passing=False)
         return _Failure(reason, passing=True, rest_s=rest_s, limited=status == 429)
 
-    def _failed(self, reason: str) -> Completion:
+    def _failed(self, reason: str, *, passing: bool = False) -> Completion:
         self.usage.errors += 1
-        return Completion(text="", finish="error", error=reason)
+        return Completion(text="", finish="error", error=reason, passing=passing)

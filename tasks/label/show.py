@@ -1,0 +1,93 @@
+"""The end of a labelling: its rounds, its cost and its labels in MLflow and Prefect, and the flow's result."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from pydantic import Field
+
+from tasks.core.artifacts import log, markdown_artifact, table_artifact
+from tasks.core.examples import read_records
+from tasks.core.flow_result import FlowResult
+from tasks.core.flow_run import FlowRun
+from tasks.core.store import fetch
+from tasks.label.choosing import Trial
+from tasks.label.config import LabellingConfig
+from tasks.label.stage import LabelResult
+
+MOST_TABLE_ROWS = 500
+
+
+class LabelFlowResult(FlowResult):
+    """A flow's result; its iterations are the rounds."""
+
+    words: str
+    """Rows, calls and tokens in a sentence or two."""
+    trials: list[Trial] = Field(default_factory=list)
+
+    def summary(self) -> str:
+        """What was labelled, what it cost, and where everything is."""
+        tried = [
+            f"tried {one.batch_size:>4} rows, {one.rounds} rounds: {one.accuracy:.1%} right, "
+            f"{one.calls_per_row:.3f} calls and {one.prompt_tokens_per_row:.0f} prompt tokens a row"
+            for one in self.trials
+        ]
+        places = [f"{name:>9}  {place}" for name, place in self.places.items()]
+        return "\n".join([*tried, self.words, *places])
+
+
+def show_labels(
+    run: FlowRun, labelling: LabellingConfig, trials: Sequence[Trial], result: LabelResult
+) -> LabelFlowResult:
+    """Publish the labels, and return what the flow returns."""
+    for number, figures in enumerate(result.rounds, start=1):
+        with run.iterate(number) as metrics:
+            metrics |= figures.metrics()
+    run.tracking.metrics(run.run_id, result.metrics())
+    rounds = [{"round": number} | one.metrics() for number, one in enumerate(result.rounds, start=1)]
+    table_artifact("label rounds", rounds, "What every round asked for and was answered")
+    if trials:
+        table_artifact("label trials", [one.model_dump() for one in trials], "Settings that were tried out")
+    run.tracking.table(run.run_id, list(islice(read_records(result.rows), MOST_TABLE_ROWS)), "labels.json")
+    run.tracking.artifact(run.run_id, fetch(result.rows), "labels")
+    words = in_words(labelling, result)
+    places = {"labels": result.rows.uri}
+    markdown_artifact(
+        "label report", f"{words}\n\nMLflow run `{run.run_id}`", "What was labelled, at what cost"
+    )
+    counts = Counter(row["answer"] for row in read_records(result.rows))
+    if len(counts) <= MOST_TABLE_ROWS:
+        run.tracking.table(run.run_id, _counted(counts), "answers.json")
+    log(words)
+    return LabelFlowResult(
+        flow="label",
+        status="completed",
+        flow_run_id=run.flow_run_id,
+        mlflow_run_id=run.run_id,
+        iterations=run.results,
+        metrics=result.metrics(),
+        model=None,
+        places=places,
+        words=words,
+        trials=list(trials),
+    )
+
+
+def in_words(labelling: LabellingConfig, result: LabelResult) -> str:
+    """Rows, calls and tokens, against a prompt for every row alone."""
+    cost, rows = result.cost, result.rows.rows
+    right = ""
+    if result.accuracy is not None:
+        right = f", {result.accuracy:.1%} right ({result.low:.1%} to {result.high:.1%})"
+    money = f", {cost.money:.4f} in money" if cost.money else ""
+    return (
+        f"{result.answered} of {rows} rows labelled{right}, in batches of {labelling.batch_size}, "
+        f"{len(result.rounds)} rounds: {cost.calls} calls ({cost.calls_saved:.0%} fewer than one a row), "
+        f"{cost.prompt_tokens} prompt tokens ({cost.prompt_tokens_saved:.0%} fewer, by estimate), "
+        f"{cost.completion_tokens} tokens of answers{money}, {cost.seconds:.0f} s."
+    )
+
+
+def _counted(counts: Counter[Any]) -> list[dict[str, Any]]:
+    return [{"answer": answer, "rows": number} for answer, number in counts.most_common()]

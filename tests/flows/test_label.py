@@ -1,0 +1,113 @@
+"""The flow `label` by its command, with a teacher behind a real server that answers as a test scripts it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import main
+from tests.scripted_server import ScriptedServer
+from tests.unit.test_label_rounds import LABELS, honest, parity
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    with ScriptedServer(honest) as server:
+        yield server
+
+
+@pytest.fixture
+def command(tmp_path, teacher, prefect_server, capsys):
+    """Runs the command in a folder of its own; its exit code, its last line and what it said."""
+    rows = [{"text": f"number {number}", "label": parity(number)} for number in range(60)]
+    for name, part in (("examples", rows[:24]), ("rows", [{"text": row["text"]} for row in rows[24:]])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in part))
+    (tmp_path / "empty.jsonl").write_text("")
+
+    def run(**changes):
+        settings = {
+            "data.rows": tmp_path / "rows.jsonl",
+            "data.input": "text",
+            "data.labels": json.dumps(LABELS),
+            "teacher.engine.engine": "openai",
+            "teacher.engine.endpoint.url": teacher.url,
+            "teacher.engine.endpoint.backoff_s": 0.01,
+            "store": tmp_path / "store",
+            "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
+        }
+        settings |= {name.replace("__", "."): value for name, value in changes.items()}
+        code = main(
+            ["label", *(f"--{name}={value}" for name, value in settings.items() if value is not None)]
+        )
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out.splitlines()[-1]) if not code else {}, printed.err
+
+    return run
+
+
+def test_rows_without_labels_get_them_and_a_second_run_asks_nobody(command, teacher, tmp_path):
+    from mlflow import MlflowClient
+
+    code, result, said = command()
+    assert (code, result["flow"], result["status"]) == (0, "label", "completed")
+    labels = [json.loads(line) for line in Path(result["places"]["labels"]).read_text().splitlines()]
+    assert [(row["input"], row["answer"]) for row in labels] == [
+        (f"number {n}", parity(n)) for n in range(24, 60)
+    ]
+    assert [figures["label/asked"] for figures in result["iterations"]] == [
+        36,
+        36,
+    ]  # settled after two rounds
+    assert result["metrics"]["label/calls"] == 4
+    assert "36 of 36 rows labelled" in said
+    run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(result["mlflow_run_id"])
+    assert run.data.metrics["label/calls_saved"] == pytest.approx(1 - 4 / 36)
+    assert run.data.tags["method"] == "label"
+    before = len(teacher.requests)
+    _, again, _ = command()
+    assert len(teacher.requests) == before
+    assert (again["metrics"], again["iterations"]) == (result["metrics"], result["iterations"])
+
+
+def test_settings_are_tried_out_on_labelled_rows_and_the_cheapest_that_is_good_is_taken(command, tmp_path):
+    examples = {"data__examples": tmp_path / "examples.jsonl", "data__target": "label", "data__labels": None}
+    code, result, said = command(
+        **examples, data__demonstrations=4, auto__on="true", auto__batch_sizes="[2,10]"
+    )
+    assert code == 0, said
+    tried = [(one["batch_size"], one["rounds"], one["accuracy"]) for one in result["trials"]]
+    assert tried == [(1, 1, 1.0), *((size, rounds, 1.0) for size in (2, 10) for rounds in (1, 3, 5))]
+    # The server bills ten tokens a row however they are asked, so one round is cheapest, and fewest calls decide.
+    assert result["metrics"]["label/calls"] == 4
+    assert "in batches of 10, 1 rounds" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"data__rows": ""}, "data.rows", "no rows are named"),
+        ({"data__rows": "empty.jsonl"}, "data.rows", "is empty"),
+        ({"data__labels": None}, "data.labels", "--data.labels"),
+        ({"data__input": "words"}, "data.input", "its columns are text"),
+        ({"data__target": "label"}, "data.target", "no column 'label'"),
+        ({"data__examples": "examples.jsonl"}, "data.target", "--data.target=label"),
+        ({"data__demonstrations": 3}, "data.demonstrations", "--data.examples"),
+        ({"auto__on": "true"}, "data.examples", "--auto.on=false"),
+        ({"labelling__rounds": 4}, "labelling.rounds", "3 or 5"),
+        (
+            {"teacher__engine__endpoint__url": "http://127.0.0.1:9/v1"},
+            "teacher.engine.endpoint",
+            "127.0.0.1:9",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_asked(
+    command, teacher, tmp_path, changes, field, words, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = len(teacher.requests)
+    code, _, said = command(**changes)
+    assert (code, len(teacher.requests)) == (2, before)
+    assert field in said
+    assert words in said
+    assert "Traceback" not in said
