@@ -30,7 +30,7 @@ from tasks.evaluate import EvaluationConfig
 from tasks.failing_rows import failing_rows
 from tasks.failures import FailuresConfig
 from tasks.filter.rules import FilterConfig
-from tasks.judges import JudgesConfig, train_judges
+from tasks.judges import JudgesConfig, check_judges, train_judges
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
 from tasks.sft import config as sft
@@ -78,6 +78,7 @@ def check(config: LLM2LLMConfig) -> None:
     sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
     base_model.locate(config.student, "student.model")
     locate_teacher(config.teacher)
+    check_judges(config.judges)
 
 
 @flow(name="llm2llm")
@@ -97,7 +98,7 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
     student = Student(run, base, data.problem, config.training, config.evaluation, data.validation)
     judges = train_judges(config.judges, student, data.train) if config.iterations > 1 else []
     augmentation = Augmentation(
-        student, config.augment, config.filter, teacher, pool=data.train, test=data.test, judges=judges
+        student, config.augment, config.filter, teacher, data.train, data.test, judges, config.judges.labels
     )
     run.dataset(data.test, "test")
     start, train, record = base, data.train, LoopRecord()

@@ -10,6 +10,8 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.references import DatasetRef, ModelRef
+from tasks.label.checking import LabelCheckConfig
+from tasks.label.config import check as check_labelling
 from tasks.student import Student
 
 
@@ -20,6 +22,14 @@ class JudgesConfig(Config):
     """Judging students, each trained on the seed rows with a seed of its own; 0 judges nothing."""
     steps: int = Field(0, ge=0)
     """Optimizer steps of each; 0 takes those of the student's training."""
+    labels: LabelCheckConfig = LabelCheckConfig()
+    """The teacher itself as judge: it labels its rows anew."""
+
+
+def check_judges(config: JudgesConfig) -> None:
+    """Raise UserError for settings that cannot be."""
+    if config.labels.on:
+        check_labelling(config.labels.labelling, "judges.labels.labelling")
 
 
 def train_judges(config: JudgesConfig, student: Student, seed_rows: DatasetRef) -> list[ModelRef]:

@@ -16,7 +16,10 @@ from tasks.filter import stage as filter_stage
 from tasks.filter.rules import FilterConfig
 from tasks.filter.stage import FilterInputs
 from tasks.judges import judge
+from tasks.label.checking import LabelCheckConfig, relabel
 from tasks.student import Student
+
+NO_CHECK = LabelCheckConfig()
 
 
 class Augmented(BaseModel):
@@ -64,6 +67,7 @@ class Augmentation:
     pool: DatasetRef
     test: DatasetRef
     judges: Sequence[ModelRef] = ()
+    labels: LabelCheckConfig = NO_CHECK
 
     def until_kept(self, parents: DatasetRef, train: DatasetRef) -> Augmented:
         """New rows from each of `parents`, filtered against the training data so far.
@@ -92,6 +96,7 @@ class Augmentation:
                 label=f"augment (attempt {attempt + 1})" if attempt else "augment",
             )
             judgements = judge(self.student, self.judges, written.candidates, attempt)
+            labels = relabel(run, self.labels, self.teacher, problem, written.candidates, self.pool, attempt)
             filtered = run.stage(
                 filter_stage.STAGE,
                 self.rules,
@@ -103,6 +108,7 @@ class Augmentation:
                     test=self.test,
                     problem=problem,
                     judgements=judgements,
+                    labels=labels,
                     limit=self.config.rows,
                 ),
                 label=f"filter (attempt {attempt + 1})" if attempt else "filter",

@@ -1,8 +1,10 @@
-"""The choice among rows that pass all rules: those whose answer the judges find likeliest."""
+"""The choice among rows that pass all rules: those whose label their teacher gives them again, and of these those whose
+answer the judges find likeliest."""
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tasks.core.examples import Example
 from tasks.filter.rules import Rejection
@@ -35,3 +37,27 @@ def choose_likeliest(
         if row.id not in chosen
     ]
     return kept, rejected
+
+
+def keep_agreed(
+    rows: Sequence[Example], labelled: Iterable[dict[str, Any]]
+) -> tuple[list[Example], list[Rejection]]:
+    """Keep the rows whose answer by a vote is right by their own target; one without an answer is not kept."""
+    votes = {row["id"]: row for row in labelled}
+    kept = [row for row in rows if votes[row.id]["value"] >= 1]
+    rejected = [
+        Rejection(
+            example=row,
+            reason="relabelled",
+            detail=_relabelled(vote),
+        )
+        for row in rows
+        if (vote := votes[row.id])["value"] < 1
+    ]
+    return kept, rejected
+
+
+def _relabelled(vote: dict[str, Any]) -> str:
+    if vote["answer"] is None:
+        return f"no readable label in {vote['rounds']} rounds"
+    return f"labelled {vote['answer']!r}, by {vote['agreement']:.0%} of {vote['rounds']} rounds"

@@ -14,7 +14,7 @@ from tasks.filter.rouge import RougeIndex
 from tasks.problems.base import Problem
 
 Rule = Literal["label", "malformed", "length", "contamination", "exact_duplicate", "near_duplicate", "rouge"]
-Reason = Literal[Rule, "judged"]
+Reason = Literal[Rule, "relabelled", "judged"]
 
 
 class FilterConfig(Config):

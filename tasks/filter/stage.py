@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from tasks.core.examples import Example, read_examples, read_records, write_rows
 from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
-from tasks.filter.judged import choose_likeliest, mean_probability
+from tasks.filter.judged import choose_likeliest, keep_agreed, mean_probability
 from tasks.filter.rules import FilterConfig, Rejection, filter_examples
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
@@ -28,6 +28,8 @@ class FilterInputs(BaseModel):
     problem: ProblemConfig
     judgements: list[DatasetRef] = Field(default_factory=list)
     """Predictions of the judges on the candidates."""
+    labels: DatasetRef | None = None
+    """The candidates with the labels that their teacher gives them when it is asked anew."""
     limit: int
     """Most rows kept per parent."""
 
@@ -52,7 +54,9 @@ def run(config: FilterConfig, inputs: FilterInputs, out: Path, report: Report) -
         test=read_examples(inputs.test),
         problem=load_problem(inputs.problem),
     )
-    passed, judged = outcome.kept, list[Rejection]()
+    passed, doubted, judged = outcome.kept, list[Rejection](), list[Rejection]()
+    if inputs.labels:
+        passed, doubted = keep_agreed(passed, read_records(inputs.labels))
     if inputs.judgements:
         answers = [{row["id"]: row["logprob"] for row in read_records(ref)} for ref in inputs.judgements]
         passed, judged = choose_likeliest(passed, mean_probability(answers), config.judged_share)
@@ -62,10 +66,15 @@ def run(config: FilterConfig, inputs: FilterInputs, out: Path, report: Report) -
         if per_parent[row.parent] < inputs.limit:
             per_parent[row.parent] += 1
             taken.append(row)
-    counts = outcome.counts | {"kept": len(taken), "judged": len(judged), "surplus": len(passed) - len(taken)}
+    counts = outcome.counts | {
+        "kept": len(taken),
+        "relabelled": len(doubted),
+        "judged": len(judged),
+        "surplus": len(passed) - len(taken),
+    }
     return FilterStageResult(
         kept=write_rows(out / "kept.jsonl", [*kept, *taken]),
-        rejected=write_rows(out / "rejected.jsonl", [*outcome.rejected, *judged]),
+        rejected=write_rows(out / "rejected.jsonl", [*outcome.rejected, *doubted, *judged]),
         counts=counts,
     )
 

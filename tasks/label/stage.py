@@ -11,6 +11,7 @@ from tasks.core.generators.base import Prompt, Usage
 from tasks.core.generators.load import load_generator
 from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
+from tasks.data.subset import shuffled
 from tasks.evaluate import bootstrap_interval
 from tasks.label.accounting import Cost, cost_of
 from tasks.label.config import LabellingConfig
@@ -27,6 +28,8 @@ class LabelInputs(BaseModel):
     teacher: Teacher
     rows: DatasetRef
     demonstrations: DatasetRef | None = None
+    shown: int | None = None
+    """How many of the demonstrations are shown, at random; all by default."""
     problem: ProblemConfig
     known: bool = False
     """Whether the rows have their right answers, to be counted right or wrong."""
@@ -97,6 +100,8 @@ def run(config: LabellingConfig, inputs: LabelInputs, out: Path, report: Report)
     """Label all rows; a round that a killed attempt finished is read and not asked again."""
     problem, rows = load_problem(inputs.problem), read_examples(inputs.rows)
     shown = read_examples(inputs.demonstrations) if inputs.demonstrations else []
+    if inputs.shown is not None:
+        shown = shuffled(shown, config.seed)[: inputs.shown]
     generator = load_generator(inputs.teacher.engine, inputs.teacher.weights, field="teacher.engine")
     count, own_context = counting(inputs.teacher)
     context = min(filter(None, (config.context, own_context)), default=0)

@@ -66,6 +66,7 @@ REASONS = {
     "exact_duplicate": "equal to a training row but for case, punctuation and spaces",
     "near_duplicate": "too close to a training row of any iteration",
     "rouge": "too close to a failed row or to a row kept in this iteration",
+    "relabelled": "its teacher, asked anew, gives it another label",
     "judged": "the judges find the answer of other rows of its class likelier",
     "surplus": "passed, but its failed row had all the rows it needs",
 }

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.augment.stage import AugmentConfig
 from tasks.augment.teacher import Teacher, TeacherConfig, locate_teacher
-from tasks.augment.until_kept import Augmentation
+from tasks.augment.until_kept import NO_CHECK, Augmentation
 from tasks.core.errors import UserError
 from tasks.core.examples import make_example, read_examples, read_records, write_rows
 from tasks.core.generators.load import EngineConfig
@@ -46,7 +46,7 @@ class Bench:
         self.folder, self.run = folder, PlainRun(folder / "run")
         self.server = None
 
-    def augment(self, script, *, parents=PARENTS, pool=POOL, **config):
+    def augment(self, script, *, parents=PARENTS, pool=POOL, labels=NO_CHECK, **config):
         known, test = (
             write_rows(self.folder / "pool.jsonl", pool),
             write_rows(self.folder / "test.jsonl", TEST),
@@ -61,6 +61,7 @@ class Bench:
                 Teacher(engine=EngineConfig(engine="openai", endpoint=endpoint)),
                 pool=known,
                 test=test,
+                labels=labels,
             )
             return augmentation.until_kept(write_rows(self.folder / "parents.jsonl", parents), known)
 
