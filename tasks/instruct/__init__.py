@@ -1,0 +1,1 @@
+"""Instruction data from a handful of seeds: Self-Instruct, Evol-Instruct, instruction backtranslation, paraphrase."""

@@ -1,0 +1,84 @@
+"""The flow `instruct` by its command, with a teacher behind a real server that answers as a test scripts it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import main
+from tests.scripted_server import ScriptedServer
+from tests.unit.test_instruct_writing import SEEDS, write
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    with ScriptedServer(write) as server:
+        yield server
+
+
+@pytest.fixture
+def command(tmp_path, teacher, prefect_server, capsys):
+    """Runs the command in a folder of its own; its exit code, its last line and what it said."""
+    lines = (json.dumps({"instruction": row.input, "response": row.target}) for row in SEEDS)
+    (tmp_path / "seeds.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "half.jsonl").write_text('{"instruction": "Name a bird."}\n')
+
+    def run(**changes):
+        settings = {
+            "data.seeds": tmp_path / "seeds.jsonl",
+            "writing.rows": 6,
+            "teacher.engine.engine": "openai",
+            "teacher.engine.endpoint.url": teacher.url,
+            "store": tmp_path / "store",
+            "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
+        }
+        settings |= {name.replace("__", "."): value for name, value in changes.items()}
+        code = main(["instruct", *(f"--{name}={value}" for name, value in settings.items())])
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out.splitlines()[-1]) if not code else {}, printed.err
+
+    return run
+
+
+def test_seeds_become_chats_and_a_second_run_asks_nobody(command, teacher):
+    code, result, said = command()
+    assert (code, result["flow"], result["status"], result["stopped"]) == (0, "instruct", "completed", "")
+    chats = [json.loads(line) for line in Path(result["places"]["chats"]).read_text().splitlines()]
+    assert len(chats) == result["metrics"]["data/kept"] == 6
+    assert {tuple(message["role"] for message in chat["messages"]) for chat in chats} == {
+        ("user", "assistant")
+    }
+    assert sum(figures["data/kept"] for figures in result["iterations"]) == 6
+    assert "6 of 6 rows" in said
+    before = len(teacher.requests)
+    _, again, _ = command()
+    assert len(teacher.requests) == before
+    assert (again["metrics"], again["iterations"]) == (result["metrics"], result["iterations"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"data__seeds": ""}, "data.seeds", "no rows are named"),
+        ({"data__seeds": "half.jsonl"}, "data.target", "its columns are instruction"),
+        ({"writing__mix__self_instruct": 0, "writing__mix__evol": 0}, "writing.mix", "above 0"),
+        ({"writing__mix__backtranslation": 1}, "data.texts", "name a file"),
+        ({"writing__budget__money": 1}, "writing.budget.money", "input_price"),
+        ({"writing__rows": 0}, "writing.rows", "greater than or equal to 1"),
+        (
+            {"teacher__engine__endpoint__url": "http://127.0.0.1:9/v1"},
+            "teacher.engine.endpoint",
+            "127.0.0.1:9",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_asked(
+    command, teacher, tmp_path, changes, field, words, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = len(teacher.requests)
+    code, _, said = command(**changes)
+    assert (code, len(teacher.requests)) == (2, before)
+    assert field in said
+    assert words in said
+    assert "Traceback" not in said
