@@ -33,6 +33,8 @@ class ServiceConfig:
     """PostgreSQL's address for both servers; empty keeps a SQLite file for each in `home`."""
     authentication: str = ""
     """`user:password` of the Prefect server; empty asks for none."""
+    gpu_slots: int = 0
+    """Stages that load a model at once; 0 leaves the number that there is, at first 1."""
 
     @property
     def state(self) -> Path:
@@ -72,6 +74,7 @@ def read_service_config(
         mlflow_port=_port("LOOPWRIGHT_MLFLOW_PORT", given("mlflow_port", "LOOPWRIGHT_MLFLOW_PORT", "5000")),
         database=environment.get("DATABASE_URL", ""),
         authentication=environment.get(AUTHENTICATION, ""),
+        gpu_slots=_slots("LOOPWRIGHT_GPU_SLOTS", given("gpu_slots", "LOOPWRIGHT_GPU_SLOTS", "0")),
     )
     check_service(config)
     return config
@@ -109,6 +112,16 @@ def check_service(config: ServiceConfig) -> None:
 def _port(name: str, text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 65535:
         raise UserError(f"{text!r} is no port", field=name, mend="give a number from 1 to 65535")
+    return int(text)
+
+
+def _slots(name: str, text: str) -> int:
+    if not text.isdigit() or int(text) > 1024:
+        raise UserError(
+            f"{text!r} is no number of slots",
+            field=name,
+            mend="give 1 or more, or leave it out to keep what is there",
+        )
     return int(text)
 
 

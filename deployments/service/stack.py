@@ -68,6 +68,11 @@ def environment(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str
         "MLFLOW_TRACKING_URI": config.mlflow_url,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",  # it goes to a log and not to a terminal
         "PYTHONUNBUFFERED": "1",
+        # Seconds between the signs of life of a run; deployments/automations.yaml says what their absence means.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        # A server that is started again must not cost a run: both clients wait, in growing steps, for four minutes.
+        "PREFECT_CLIENT_MAX_RETRIES": "7",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",
     }
     if config.authentication:
         ours["PREFECT_API_AUTH_STRING"] = config.authentication
@@ -86,6 +91,8 @@ def services(config: ServiceConfig, inherited: Mapping[str, str]) -> list[Servic
         shared
         | {"PREFECT_UI_API_URL": inherited.get("PREFECT_UI_API_URL", f"{config.prefect_url}/api")}
         | authentication
+        # Leases on GPU slots in files: those in memory would end with the server, and their slots stay taken for ever.
+        | {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
         | prefect_database(config),
         lambda record: answers(f"{config.prefect_url}/api/health"),
         port=config.prefect_port,

@@ -1,7 +1,7 @@
 """GPU slots: stages that load a model take turns, whatever run they belong to.
 
-A slot is one of a global concurrency limit on Prefect's server, which `make up` makes. Where there is no such limit, on a
-flow's temporary server above all, nothing is taken.
+A slot is one of a global concurrency limit on Prefect's server, which `make up` makes. Where there is no such limit, as
+on a flow's temporary server, nothing is taken.
 """
 
 import time
