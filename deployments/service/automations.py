@@ -4,7 +4,9 @@ A file is a list of Prefect's automations. Two keys stand for identifiers that e
 `deployment: flow/name` in an action that runs one, `webhook: name` in one that calls a webhook.
 """
 
+import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,10 @@ def _webhook(config: ServiceConfig, name: str) -> str:
 def _put(config: ServiceConfig, automation: dict[str, Any], file: Path) -> None:
     body = {"automations": {"name": {"any_": [automation["name"]]}}}
     present = call(config, "POST", "/automations/filter", body).raise_for_status().json()
+    version = f"loopwright-{sha256(json.dumps(automation, sort_keys=True).encode()).hexdigest()[:12]}"
+    if present and version in present[0]["tags"]:
+        return  # put again, it would forget the heartbeats that it has seen, and runs that died since
+    automation = automation | {"tags": [*automation.get("tags", []), version]}
     if present:
         automation = automation | {"enabled": present[0]["enabled"]}
         answer = call(config, "PUT", f"/automations/{present[0]['id']}", automation)
