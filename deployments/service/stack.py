@@ -70,6 +70,7 @@ def environment(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str
         "PYTHONUNBUFFERED": "1",
         # Seconds between the signs of life of a run; deployments/automations.yaml says what their absence means.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # on one machine asking costs nothing, and Run is answered at once
         # A server that is started again must not cost a run: both clients wait, in growing steps, for four minutes.
         "PREFECT_CLIENT_MAX_RETRIES": "7",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",
