@@ -2,11 +2,11 @@
 
     make bench NAME=kill_matrix
 
-Every cell runs llm2llm on a model of some 40,000 parameters in a store of its own, kills one thing with SIGKILL, and
-says `make up`, as whoever looks after the machine would; a flow's own processes are not started again by hand. Then the
-run ends well (`by itself`), or the same configuration is run again and ends well (`by a rerun`), or neither (`lost`).
-Ending well means: Completed, and trained to the very weights of a run that nothing happened to. Cells that are done stay
-in build/bench/kill_matrix; the row of PostgreSQL needs Debian's package.
+Every cell runs llm2llm on a model of some 40,000 parameters in a store of its own, kills one thing with SIGKILL, and says
+`make up`, as whoever looks after the machine would; a flow's own processes are not started again by hand. Then the run
+ends well (`by itself`), or the same configuration is run again and ends well (`by a rerun`), or neither (`lost`). To end
+well is to be Completed, with the very weights of a run that nothing happened to. Cells that are done stay in
+build/bench/kill_matrix; the row of PostgreSQL needs Debian's package.
 """
 
 import json
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 

@@ -3,8 +3,8 @@
     make bench NAME=service
 
 The other side is the same flow started from a terminal on the same server, to the same moment: the start of its first
-stage. Pressing Run is the call that Prefect's page makes. All runs are of a model of some 40,000 parameters, so that what
-is measured is the stack and not the training. The runs of the queue work four at a time and share one GPU slot.
+stage. Pressing Run is the call that Prefect's page makes. All runs are of a model of some 40,000 parameters: what is
+measured is the stack and not the training. The runs of the queue work four at a time and share one GPU slot.
 """
 
 import json

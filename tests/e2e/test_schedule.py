@@ -81,6 +81,14 @@ def test_a_schedule_of_seconds_retrains_as_rows_arrive_and_never_overlaps_itself
         first, second, third = scheduled.decisions(place)
         assert ("is champion" in first, "is champion" in second, "was not promoted" in third) == (True,) * 3
         assert place.aliases() == ("2", "1")
+        events = {"event": {"prefix": ["loopwright.model."]}}
+        found = service.post("/events/filter", {"filter": events})["events"]
+        told = sorted(
+            (one["payload"]["version"], one["event"], one["resource"]["prefect.resource.id"]) for one in found
+        )
+        outcomes = (("1", "promoted"), ("2", "promoted"), ("3", "refused"))
+        resource = f"loopwright.model.{place.flags['model_name']}"
+        assert told == [(version, f"loopwright.model.{word}", resource) for version, word in outcomes]
         runs = scheduled.runs()
         assert len(runs) >= 3
         assert {run["state"]["type"] for run in runs} == {"COMPLETED"}

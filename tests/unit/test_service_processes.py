@@ -172,6 +172,8 @@ def test_a_port_that_is_taken_is_named_with_its_holder():
         ({}, {"LOOPWRIGHT_MLFLOW_PORT": "70000"}, "LOOPWRIGHT_MLFLOW_PORT"),
         ({"prefect_port": "4200", "mlflow_port": "4200"}, {}, "LOOPWRIGHT_MLFLOW_PORT"),
         ({}, {"DATABASE_URL": "mysql://root@host/db"}, "DATABASE_URL"),
+        ({}, {"LOOPWRIGHT_GPU_SLOTS": "two"}, "LOOPWRIGHT_GPU_SLOTS"),
+        ({"gpu_slots": "-1"}, {}, "LOOPWRIGHT_GPU_SLOTS"),
     ],
 )
 def test_settings_that_cannot_work_or_open_the_service_are_refused(flags, variables, field):
