@@ -2,10 +2,10 @@
 
     make bench NAME=kill_matrix
 
-Every cell runs llm2llm on a model of some 40,000 parameters in a store of its own, kills one thing with SIGKILL, and says
-`make up`, as whoever looks after the machine would; a flow's own processes are not started again by hand. Then the run
-ends well (`by itself`), or the same configuration is run again and ends well (`by a rerun`), or neither (`lost`). To end
-well is to be Completed, with the very weights of a run that nothing happened to. Cells that are done stay in
+Every cell runs llm2llm on a model of some 40,000 parameters in a store of its own, kills one thing with SIGKILL, and
+says `make up`, as whoever looks after the machine would; a flow's own processes are not started again by hand. Then the
+run ends well (`by itself`), or the same configuration is run again and ends well (`by a rerun`), or neither (`lost`).
+Ending well is to be Completed, with the very weights of a run that nothing happened to. Cells that are done stay in
 build/bench/kill_matrix; the row of PostgreSQL needs Debian's package.
 """
 
