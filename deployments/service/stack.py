@@ -12,7 +12,7 @@ import httpx
 
 from deployments.service.config import AUTHENTICATION, POOL, ServiceConfig
 from deployments.service.databases import mlflow_database, prefect_database
-from deployments.service.health import answers
+from deployments.service.health import answers, client
 from deployments.service.processes import Record
 
 PREFECT, MLFLOW, WORKER = "prefect", "mlflow", "worker"
@@ -136,7 +136,7 @@ def worker_name() -> str:
 def call(config: ServiceConfig, method: str, path: str, body: object = None) -> httpx.Response:
     """A request to Prefect's API, for which its client need not be imported."""
     user, _, password = config.authentication.partition(":")
-    return httpx.request(
+    return client().request(
         method,
         f"{config.prefect_url}/api{path}",
         json=body,

@@ -142,6 +142,7 @@ class Service:
             "LOOPWRIGHT_MLFLOW_PORT": str(self.mlflow),
         }
         self.api = f"http://127.0.0.1:{self.prefect}/api"
+        self.client = httpx.Client(timeout=60)
 
     def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
         program = [sys.executable, "-m", "deployments.service", *words]
@@ -171,10 +172,10 @@ class Service:
         return found
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.api}{path}", timeout=60).json()
+        return self.client.get(f"{self.api}{path}").json()
 
     def post(self, path: str, body: Any) -> Any:
-        answer = httpx.post(f"{self.api}{path}", json=body, timeout=60).raise_for_status()
+        answer = self.client.post(f"{self.api}{path}", json=body).raise_for_status()
         return answer.json() if answer.content else None
 
     def set_state(self, run: str, **state: str) -> None:
