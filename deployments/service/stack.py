@@ -68,7 +68,7 @@ def environment(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str
         "MLFLOW_TRACKING_URI": config.mlflow_url,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",  # it goes to a log and not to a terminal
         "PYTHONUNBUFFERED": "1",
-        # Seconds between the signs of life of a run; deployments/automations.yaml says what their absence means.
+        # Seconds between two signs of life; deployments/automations.yaml says what becomes of a run without.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # on one machine asking costs nothing, and Run is answered at once
         # A server that is started again must not cost a run: both clients wait, in growing steps, for four minutes.

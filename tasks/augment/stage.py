@@ -181,8 +181,8 @@ def _candidate(draft: Draft, parent: Example, step: int) -> Example:
 
 
 def loads_model(config: AugmentConfig, inputs: AugmentInputs) -> bool:
-    """Whether the teacher runs here, and not on a server."""
-    return inputs.teacher.engine.engine != "openai"
+    """Whether the teacher is not a server's."""
+    return inputs.teacher.engine.loads_model
 
 
 STAGE = Stage(

@@ -21,6 +21,7 @@ import yaml
 from deployments.service.automations import OWN_FILE
 from deployments.service.config import POOL, ROOT
 from deployments.service.deploying import PREFECT_FILE, deploy, read_entries, read_queues
+from deployments.service.interrupted import NO_HEARTBEATS
 from deployments.service.presets import CONFIGS
 from deployments.service.processes import MARK
 from tasks.core.slots import GPU_SLOTS
@@ -322,7 +323,7 @@ def test_automations_notify_start_a_retraining_and_find_dead_runs(service, tmp_p
     crashed, told, promotion = (
         next(text for text in texts if word in text) for word in ("crashed", "failed", "champion")
     )
-    assert "no heartbeat for three minutes" in crashed
+    assert f"crashed: {NO_HEARTBEATS} http" in crashed
     assert 'failed: no "rows" <b> http' in told
     assert "version 3 is champion; better" in promotion
     (retraining,) = service.post("/flow_runs/filter", {"deployments": {"name": {"any_": ["library"]}}})

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -66,13 +67,12 @@ def test_where_there_is_no_limit_nothing_is_taken(limits):
     assert said == []
 
 
-@pytest.mark.parametrize("slots", [1, 2])
-def test_calls_that_load_a_model_share_the_slots_and_all_end(limits, tmp_path, slots):
-    limits.make(slots)
+def test_with_two_slots_two_calls_run_side_by_side_and_never_three(limits, tmp_path):
+    limits.make(2)
     mapped = Mapped(tmp_path)
-    # With two slots a call ends only when another has begun: they do run side by side.
-    assert mapped.run(TEXTS[:3], stage=HEAVY, at_once=3, together=slots) == LOUD[:3]
-    assert most_under_way(mapped.lines()) == slots
+    # The first call ends only when a second has begun.
+    assert mapped.run(TEXTS[:3], stage=HEAVY, at_once=3, together=2) == LOUD[:3]
+    assert most_under_way(mapped.lines()) == 2
     assert (limits.taken(), limits.taken(NEXT_IN_LINE)) == (0, 0)
 
 
@@ -92,20 +92,36 @@ def said_by_a_server(config: Any, inputs: Any) -> bool:
     return False
 
 
-def test_a_call_that_waits_says_so_and_one_that_fails_gives_its_slot_back(limits, tmp_path, capfd):
+def test_two_flows_share_one_slot_say_that_they_wait_and_both_end(limits, tmp_path, capfd):
     limits.make(1)
-    mapped, lease = Mapped(tmp_path), limits.take()
-    thread = in_thread(lambda: mapped.run(["one"], stage=HEAVY))
-    deadline, told = time.monotonic() + 60, ""
-    while "shout one: waits for a GPU slot, of 1" not in told:
+    lease = limits.take()
+    flows = [Mapped(tmp_path / name) for name in ("first", "second")]
+    diary = tmp_path / "diary.txt"
+    diary.touch()
+    for mapped in flows:
+        mapped.diary = diary
+    threads = [
+        in_thread(partial(mapped.run, texts, stage=HEAVY))
+        for mapped, texts in zip(flows, (["one", "two"], ["three", "four"]), strict=True)
+    ]
+    deadline, told = time.monotonic() + 120, ""
+    while not all(f"shout {text}: waits for a GPU slot, of 1" in told for text in ("one", "three")):
         assert time.monotonic() < deadline, told
         told += capfd.readouterr().err
-    assert mapped.lines() == []
+    assert diary.read_text() == ""
     limits.give_back(lease)
-    thread.join()
-    assert mapped.lines() == [("begin", "one"), ("end", "one")]
+    for thread in threads:
+        thread.join()
+    lines = flows[0].lines()
+    assert most_under_way(lines) == 1
+    assert sorted(text for word, text in lines if word == "end") == ["four", "one", "three", "two"]
+    assert limits.taken() == 0
+
+
+def test_a_call_that_fails_gives_its_slot_back(limits, tmp_path):
+    limits.make(1)
     with pytest.raises(Exception, match="cannot be said"):
-        mapped.run(["two"], stage=HEAVY, broken="two")
+        Mapped(tmp_path).run(["two"], stage=HEAVY, broken="two")
     assert limits.taken() == 0
 
 
