@@ -12,15 +12,12 @@ from typing import Any
 
 import yaml
 
-from deployments.service.config import ROOT, ServiceConfig
+from deployments.service.config import NOTIFY_URL, ROOT, ServiceConfig
 from deployments.service.stack import call
 from tasks.core.errors import UserError
 
 OWN_FILE = ROOT / "deployments" / "automations.yaml"
 """The automations of `make up`."""
-
-NOTIFY_URL = "LOOPWRIGHT_NOTIFY_URL"
-"""The variable that holds the address of a webhook that has none yet. A secret."""
 
 
 def automate(config: ServiceConfig, file: Path) -> list[str]:
@@ -78,26 +75,29 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _webhook(config: ServiceConfig, name: str) -> str:
-    """The identifier of Prefect's Webhook block, which is made where there is none."""
+    """The identifier of Prefect's Webhook block, made where there is none, with the address that was given."""
+    url = os.environ.get(NOTIFY_URL, "")
+    if url and not url.startswith(("http://", "https://")):
+        raise UserError(
+            "it is no http address", field=NOTIFY_URL, mend="give the address that is to be called"
+        )
+    data = {"method": "POST", "url": url, "headers": {"Content-Type": "application/json"}}
     answer = call(config, "GET", f"/block_types/slug/webhook/block_documents/name/{name}")
     if answer.status_code != 404:
-        return str(answer.raise_for_status().json()["id"])
-    url = os.environ.get(NOTIFY_URL, "")
-    if not url.startswith(("http://", "https://")):
+        there = str(answer.raise_for_status().json()["id"])
+        if url:
+            call(config, "PATCH", f"/block_documents/{there}", {"data": data}).raise_for_status()
+        return there
+    if not url:
         raise UserError(
-            f"there is no webhook {name} yet" if not url else "it is no http address",
+            f"there is no webhook {name} yet",
             field=NOTIFY_URL,
             mend=f"give the address that is to be called: {NOTIFY_URL}=https://…",
         )
     kind = call(config, "GET", "/block_types/slug/webhook").raise_for_status().json()["id"]
     wanted = {"block_schemas": {"block_type_id": {"any_": [kind]}}, "limit": 1}
     schemas = call(config, "POST", "/block_schemas/filter", wanted).raise_for_status().json()
-    block = {
-        "name": name,
-        "block_type_id": kind,
-        "block_schema_id": schemas[0]["id"],
-        "data": {"method": "POST", "url": url, "headers": {"Content-Type": "application/json"}},
-    }
+    block = {"name": name, "block_type_id": kind, "block_schema_id": schemas[0]["id"], "data": data}
     return str(call(config, "POST", "/block_documents/", block).raise_for_status().json()["id"])
 
 

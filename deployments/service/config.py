@@ -20,6 +20,9 @@ POOL = "loopwright"
 AUTHENTICATION = "PREFECT_SERVER_API_AUTH_STRING"
 """Prefect's own variable, `user:password`, which makes its server ask for both."""
 
+NOTIFY_URL = "LOOPWRIGHT_NOTIFY_URL"
+"""The address of the webhook that automations call. A secret, which Prefect keeps in a block."""
+
 
 @dataclass(frozen=True)
 class ServiceConfig:

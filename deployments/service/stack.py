@@ -10,14 +10,14 @@ from hashlib import sha256
 
 import httpx
 
-from deployments.service.config import AUTHENTICATION, POOL, ServiceConfig
+from deployments.service.config import AUTHENTICATION, NOTIFY_URL, POOL, ServiceConfig
 from deployments.service.databases import mlflow_database, prefect_database
 from deployments.service.health import answers, client
 from deployments.service.processes import Record
 
 PREFECT, MLFLOW, WORKER = "prefect", "mlflow", "worker"
 
-_SECRETS = ("DATABASE_URL", AUTHENTICATION)
+_SECRETS = ("DATABASE_URL", AUTHENTICATION, NOTIFY_URL)
 """Variables of `make up` that no service and no run inherits; each server is given what it needs of them."""
 
 _DECISIVE = {

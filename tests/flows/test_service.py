@@ -296,6 +296,8 @@ def test_automations_notify_start_a_retraining_and_find_dead_runs(service, tmp_p
     infra = ROOT / "infra" / "automations"
     refused = automate(service, infra / "notify.yaml")
     assert (refused.returncode, "LOOPWRIGHT_NOTIFY_URL: there is no webhook" in refused.stderr) == (2, True)
+    elsewhere = automate(service, infra / "notify.yaml", LOOPWRIGHT_NOTIFY_URL="http://127.0.0.1:9/")
+    assert elsewhere.returncode == 0, elsewhere.stderr  # another address takes its place below
     (own,) = yaml.safe_load(OWN_FILE.read_text())
     # The same automation with less patience, so that the test need have none either.
     quick = own | {"name": "quick", "trigger": own["trigger"] | {"within": 5}}

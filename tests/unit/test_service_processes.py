@@ -215,10 +215,11 @@ def test_runs_do_not_inherit_the_databases_password(tmp_path):
     given = {
         "DATABASE_URL": config.database,
         "PREFECT_SERVER_API_AUTH_STRING": "ann:pass",
+        "LOOPWRIGHT_NOTIFY_URL": "https://hooks.example/secret",
         "OPENAI_API_KEY": "k",
     }
     found = environment(config, given)
-    assert not {"DATABASE_URL", "PREFECT_SERVER_API_AUTH_STRING"} & found.keys()
+    assert not {"DATABASE_URL", "PREFECT_SERVER_API_AUTH_STRING", "LOOPWRIGHT_NOTIFY_URL"} & found.keys()
     assert found["OPENAI_API_KEY"] == "k"
     assert found["MLFLOW_TRACKING_URI"] == config.mlflow_url
     assert (found["LOOPWRIGHT_STORE"], found["PREFECT_HOME"]) == (f"{tmp_path}/store", f"{tmp_path}/prefect")
