@@ -300,7 +300,7 @@ def test_automations_notify_start_a_retraining_and_find_dead_runs(service, tmp_p
     assert elsewhere.returncode == 0, elsewhere.stderr  # another address takes its place below
     (own,) = yaml.safe_load(OWN_FILE.read_text())
     # The same automation with less patience, so that the test need have none either.
-    quick = own | {"name": "quick", "trigger": own["trigger"] | {"within": 5}}
+    quick = own | {"name": "quick", "trigger": own["trigger"] | {"within": 10}}
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump([quick]))
     with ScriptedServer(lambda body: Reply()) as receiver:
         files = (infra / "notify.yaml", infra / "new-data.yaml", tmp_path / "quick.yaml")
