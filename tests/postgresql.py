@@ -2,12 +2,13 @@
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 from tests.e2e.test_browser import free_port
 
@@ -49,12 +50,15 @@ class Database:
 
     def start(self) -> None:
         """Start the server; after a kill it recovers what was written."""
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         self._run("pg_ctl", "-D", self.data, "-o", options, "-l", self.folder / "log", "-w", "start")
 
     def kill(self) -> None:
-        """kill -9 of the server; its other processes end by themselves."""
-        os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        """kill -9 of the server; its other processes end by themselves, and none may be left when it starts again."""
+        server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        everything = [server, *server.children(recursive=True)]
+        server.kill()
+        psutil.wait_procs(everything, timeout=60)
 
     def _run(self, program: str, *words: str | Path) -> None:
         """PostgreSQL refuses to run as root: then it is Debian's user that does."""
