@@ -311,9 +311,9 @@ def test_automations_notify_start_a_retraining_and_find_dead_runs(service, tmp_p
         assert present == dict.fromkeys(named, True)
 
         dead, suspended, failed = (service.running("llm2llm/demo") for _ in range(3))
-        for run in (dead, suspended):
-            service.send("prefect.flow-run.heartbeat", f"prefect.flow-run.{run}")
+        service.send("prefect.flow-run.heartbeat", f"prefect.flow-run.{suspended}")
         service.set_state(suspended, type="PAUSED", name="Suspended")
+        service.send("prefect.flow-run.heartbeat", f"prefect.flow-run.{dead}")
         service.set_state(failed, type="FAILED", message='no "rows" <b>')
         promoted = {"version": "3", "reason": "better"}
         service.send("loopwright.model.promoted", "loopwright.model.library", promoted)
