@@ -72,11 +72,11 @@ def test_a_schedule_of_seconds_retrains_as_rows_arrive_and_never_overlaps_itself
             place = Place(tmp_path / "place", tiny_model, teacher.url, service.api)
             place.tracking = f"http://127.0.0.1:{service.mlflow}"
             scheduled = Scheduled(service, place, every_s=3)
-            wait_until(lambda: len(scheduled.decisions(place)) == 1, 300)
+            wait_until(lambda: len(scheduled.decisions(place)) == 1)
             place.drop("more.jsonl", messages(100, 120))
-            wait_until(lambda: len(scheduled.decisions(place)) == 2, 300)
+            wait_until(lambda: len(scheduled.decisions(place)) == 2)
             place.drop("poison.jsonl", messages(300, 120, poisoned=True))
-            wait_until(lambda: len(scheduled.decisions(place)) == 3, 300)
+            wait_until(lambda: len(scheduled.decisions(place)) == 3)
             scheduled.stop()
         first, second, third = scheduled.decisions(place)
         assert ("is champion" in first, "is champion" in second, "was not promoted" in third) == (True,) * 3
