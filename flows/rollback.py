@@ -7,6 +7,7 @@ from prefect import flow
 from pydantic import Field
 
 from tasks.core.flow_run import FlowConfig, check_run, open_run
+from tasks.promotion.events import tell
 from tasks.promotion.registry import ModelRegistry, check_name
 from tasks.promotion.result import PromotionResult
 
@@ -34,6 +35,7 @@ def rollback(config: RollbackConfig = RollbackConfig()) -> PromotionResult:  # n
         registry.tag(before, "rolled_back.by", run.run_id)
         words = f"Version {now.number} is champion again; version {before.number} is previous"
         run.tracking.tag(run.run_id, "decision", words)
+        tell("rolled-back", config.model_name, now, reason=words, by=run.run_id)
         return PromotionResult(
             flow="rollback",
             status="completed",

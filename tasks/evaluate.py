@@ -210,4 +210,17 @@ def _classes(predictions: Sequence[Prediction]) -> list[ClassRow]:
     ]
 
 
-STAGE = Stage("evaluate", run, EvaluationConfig, EvaluationInputs, EvaluationResult, own_process=True)
+def loads_model(config: EvaluationConfig, inputs: EvaluationInputs) -> bool:
+    """Whether the model is not a server's, which tells no likelihoods."""
+    return config.likelihood or config.engine.loads_model
+
+
+STAGE = Stage(
+    "evaluate",
+    run,
+    EvaluationConfig,
+    EvaluationInputs,
+    EvaluationResult,
+    own_process=True,
+    loads_model=loads_model,
+)

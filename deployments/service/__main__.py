@@ -1,10 +1,15 @@
-"""`python -m deployments.service up | down | status`: a Prefect server, an MLflow server and a worker."""
+"""`python -m deployments.service up | down | status | automate FILE…`: a Prefect server, an MLflow server and a worker;
+what is to happen there by itself."""
 
 import argparse
 import os
 import sys
 from datetime import datetime
+from pathlib import Path
 
+import httpx
+
+from deployments.service.automations import automate
 from deployments.service.config import ServiceConfig, read_service_config
 from deployments.service.down import down
 from deployments.service.health import ServiceFailed
@@ -20,10 +25,14 @@ def main(arguments: list[str]) -> int:
     """Run a command; returns its exit code: 2 for a mistake of the user, 1 for a service that does not come up or,
     asked for its status, does not run."""
     parser = argparse.ArgumentParser(prog="python -m deployments.service", description=__doc__)
-    parser.add_argument("command", choices=("up", "down", "status"))
+    parser.add_argument("command", choices=("up", "down", "status", "automate"))
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="automate: the automations, as in infra/automations"
+    )
     parser.add_argument("--host", help="where Prefect's server listens (LOOPWRIGHT_HOST; 127.0.0.1)")
     parser.add_argument("--prefect-port", help="LOOPWRIGHT_PREFECT_PORT; 4200")
     parser.add_argument("--mlflow-port", help="LOOPWRIGHT_MLFLOW_PORT; 5000")
+    parser.add_argument("--gpu-slots", help="stages that load a model at once (LOOPWRIGHT_GPU_SLOTS; 1)")
     flags = vars(parser.parse_args(arguments))
     try:
         config = read_service_config(flags, os.environ)
@@ -39,6 +48,9 @@ def main(arguments: list[str]) -> int:
             if not done:
                 print("nothing of the service runs")
             return 0
+        if flags["command"] == "automate":
+            _automate(config, flags["files"])
+            return 0
         return _status(config)
     except (UserError, ServiceFailed) as error:
         return fail(error)
@@ -52,6 +64,17 @@ def _say_up(config: ServiceConfig, done: dict[str, str]) -> None:
     print(f"    state  {config.home}   (logs in service/)")
     print("\nFor commands in a terminal to use both:")
     print(f"  export PREFECT_API_URL={config.prefect_url}/api MLFLOW_TRACKING_URI={config.mlflow_url}")
+
+
+def _automate(config: ServiceConfig, files: list[Path]) -> None:
+    if not files:
+        raise UserError("no file is named", mend="for example infra/automations/notify.yaml")
+    try:
+        for file in files:
+            for name in automate(config, file):
+                print(f"set up: {name}")
+    except httpx.ConnectError as error:
+        raise UserError(f"{config.prefect_url} does not answer", mend="`make up` first") from error
 
 
 def _status(config: ServiceConfig) -> int:

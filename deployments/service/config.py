@@ -20,6 +20,9 @@ POOL = "loopwright"
 AUTHENTICATION = "PREFECT_SERVER_API_AUTH_STRING"
 """Prefect's own variable, `user:password`, which makes its server ask for both."""
 
+NOTIFY_URL = "LOOPWRIGHT_NOTIFY_URL"
+"""The address of the webhook that automations call. A secret, which Prefect keeps in a block."""
+
 
 @dataclass(frozen=True)
 class ServiceConfig:
@@ -33,6 +36,8 @@ class ServiceConfig:
     """PostgreSQL's address for both servers; empty keeps a SQLite file for each in `home`."""
     authentication: str = ""
     """`user:password` of the Prefect server; empty asks for none."""
+    gpu_slots: int = 0
+    """Stages that load a model at once; 0 leaves the number that there is, at first 1."""
 
     @property
     def state(self) -> Path:
@@ -72,6 +77,7 @@ def read_service_config(
         mlflow_port=_port("LOOPWRIGHT_MLFLOW_PORT", given("mlflow_port", "LOOPWRIGHT_MLFLOW_PORT", "5000")),
         database=environment.get("DATABASE_URL", ""),
         authentication=environment.get(AUTHENTICATION, ""),
+        gpu_slots=_slots("LOOPWRIGHT_GPU_SLOTS", given("gpu_slots", "LOOPWRIGHT_GPU_SLOTS", "0")),
     )
     check_service(config)
     return config
@@ -109,6 +115,16 @@ def check_service(config: ServiceConfig) -> None:
 def _port(name: str, text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 65535:
         raise UserError(f"{text!r} is no port", field=name, mend="give a number from 1 to 65535")
+    return int(text)
+
+
+def _slots(name: str, text: str) -> int:
+    if not text.isdigit() or int(text) > 1024:
+        raise UserError(
+            f"{text!r} is no number of slots",
+            field=name,
+            mend="give 1 or more, or leave it out to keep what is there",
+        )
     return int(text)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -38,9 +39,15 @@ def wait_until_healthy(
 def answers(url: str) -> bool:
     """Whether a GET is answered with success."""
     try:
-        return httpx.get(url, timeout=5).is_success
+        return client().get(url, timeout=5).is_success
     except httpx.HTTPError:
         return False
+
+
+@cache
+def client() -> httpx.Client:
+    """One for all requests: making one reads every certificate of the system, which takes longer than most answers."""
+    return httpx.Client()
 
 
 def log_tail(log: Path) -> str:

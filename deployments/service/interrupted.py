@@ -10,14 +10,26 @@ from deployments.service.stack import call, worker_name
 
 _UNDER_WAY = ["RUNNING", "PENDING"]
 
+NO_HEARTBEATS = "It sends no heartbeats any more, its process is gone"
+"""What the automation in deployments/automations.yaml says of a run that it marks Crashed."""
+
 
 def under_way(config: ServiceConfig) -> list[dict[str, Any]]:
-    """The pool's runs that a worker has taken and that have not ended."""
-    runs = {"state": {"type": {"any_": _UNDER_WAY}}}
-    body = {"flow_runs": runs, "work_pools": {"name": {"any_": [POOL]}}, "limit": 200}
-    answer = call(config, "POST", "/flow_runs/filter", body)
-    answer.raise_for_status()
-    return list(answer.json())
+    """The pool's runs that a worker has taken and that have not ended by themselves."""
+    lost = [run for run in _runs(config, ["CRASHED"]) if run["state"]["message"] == NO_HEARTBEATS]
+    return [*_runs(config, _UNDER_WAY), *lost]
+
+
+def _runs(config: ServiceConfig, states: list[str]) -> list[dict[str, Any]]:
+    """The pool's newest runs in states of these types."""
+    runs = {"state": {"type": {"any_": states}}}
+    body = {
+        "flow_runs": runs,
+        "work_pools": {"name": {"any_": [POOL]}},
+        "limit": 200,
+        "sort": "START_TIME_DESC",
+    }
+    return list(call(config, "POST", "/flow_runs/filter", body).raise_for_status().json())
 
 
 def put_back(config: ServiceConfig, runs: list[dict[str, Any]], why: str) -> list[str]:

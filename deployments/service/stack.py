@@ -10,14 +10,14 @@ from hashlib import sha256
 
 import httpx
 
-from deployments.service.config import AUTHENTICATION, POOL, ServiceConfig
+from deployments.service.config import AUTHENTICATION, NOTIFY_URL, POOL, ServiceConfig
 from deployments.service.databases import mlflow_database, prefect_database
-from deployments.service.health import answers
+from deployments.service.health import answers, client
 from deployments.service.processes import Record
 
 PREFECT, MLFLOW, WORKER = "prefect", "mlflow", "worker"
 
-_SECRETS = ("DATABASE_URL", AUTHENTICATION)
+_SECRETS = ("DATABASE_URL", AUTHENTICATION, NOTIFY_URL)
 """Variables of `make up` that no service and no run inherits; each server is given what it needs of them."""
 
 _DECISIVE = {
@@ -68,6 +68,12 @@ def environment(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str
         "MLFLOW_TRACKING_URI": config.mlflow_url,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",  # it goes to a log and not to a terminal
         "PYTHONUNBUFFERED": "1",
+        # Seconds between two signs of life; deployments/automations.yaml says what becomes of a run without.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # on one machine asking costs nothing, and Run is answered at once
+        # A server that is started again must not cost a run: both clients wait, in growing steps, for four minutes.
+        "PREFECT_CLIENT_MAX_RETRIES": "7",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",
     }
     if config.authentication:
         ours["PREFECT_API_AUTH_STRING"] = config.authentication
@@ -86,6 +92,8 @@ def services(config: ServiceConfig, inherited: Mapping[str, str]) -> list[Servic
         shared
         | {"PREFECT_UI_API_URL": inherited.get("PREFECT_UI_API_URL", f"{config.prefect_url}/api")}
         | authentication
+        # Leases on GPU slots in files: those in memory would end with the server, and their slots stay taken for ever.
+        | {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
         | prefect_database(config),
         lambda record: answers(f"{config.prefect_url}/api/health"),
         port=config.prefect_port,
@@ -128,7 +136,7 @@ def worker_name() -> str:
 def call(config: ServiceConfig, method: str, path: str, body: object = None) -> httpx.Response:
     """A request to Prefect's API, for which its client need not be imported."""
     user, _, password = config.authentication.partition(":")
-    return httpx.request(
+    return client().request(
         method,
         f"{config.prefect_url}/api{path}",
         json=body,

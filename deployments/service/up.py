@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from deployments.service.automations import OWN_FILE, automate
 from deployments.service.config import POOL, ROOT, ServiceConfig
 from deployments.service.databases import prepare_database
 from deployments.service.deploying import is_deployed
@@ -11,6 +12,7 @@ from deployments.service.health import ServiceFailed, wait_until_healthy
 from deployments.service.interrupted import other_workers, put_back, under_way
 from deployments.service.ports import check_free
 from deployments.service.processes import Record, find, left_over, start, stop
+from deployments.service.slots import prepare_slots
 from deployments.service.stack import WORKER, Service, call, environment, services
 from tasks.core.errors import UserError
 from tasks.core.launching.job import exclusive
@@ -41,6 +43,8 @@ def up(config: ServiceConfig) -> dict[str, str]:
         running = _running(config, worker)
         if running is None:
             _reclaim(config)
+        prepare_slots(config)
+        automate(config, OWN_FILE)
         worked = running or _start(config, worker)
         kept[WORKER] = running
         if deploying and deploying.wait() != 0:

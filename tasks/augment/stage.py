@@ -180,4 +180,11 @@ def _candidate(draft: Draft, parent: Example, step: int) -> Example:
     return make_example(draft.input, draft.target, draft.choices, origin="synthetic", **lineage)
 
 
-STAGE = Stage("augment", run, AugmentConfig, AugmentInputs, AugmentResult, own_process=True)
+def loads_model(config: AugmentConfig, inputs: AugmentInputs) -> bool:
+    """Whether the teacher is not a server's."""
+    return inputs.teacher.engine.loads_model
+
+
+STAGE = Stage(
+    "augment", run, AugmentConfig, AugmentInputs, AugmentResult, own_process=True, loads_model=loads_model
+)

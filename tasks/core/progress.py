@@ -63,6 +63,15 @@ class Progress:
         if self._publish:
             self._publish(100.0 * done / max(total, 1))
 
+    def say(self, words: str) -> None:
+        """Tell, at once, why nothing moves."""
+        if self._terminal:
+            _LINE.draw(self, f"{self.label}: {words}")
+        else:
+            print(f"{self.label}: {words}", file=sys.stderr, flush=True)
+        if self._publish:
+            self._publish(0.0)  # so that the page shows the stage before its first step
+
     def close(self, words: str = "done") -> None:
         """Say that the stage ended."""
         seconds = time.monotonic() - self._begun

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -39,9 +39,16 @@ class Stage(Generic[C, I, R]):
     inputs: type[I]
     result: type[R]
     own_process: bool = False
-    """True for stages that load a model: they get a process group of their own."""
+    """True for stages that load a model: they get a process group of their own, and take a GPU slot where there are
+    any."""
     distributed: bool = False
     """True for trainings, which share the work among all processes of the launch; other stages get one process."""
+    loads_model: Callable[[C, I], bool] | None = None
+    """Whether a call loads a model, for stages whose settings may leave that to a server: then no slot is taken."""
+
+    def needs_gpu(self, config: C, inputs: I) -> bool:
+        """Whether this call has to hold a GPU slot."""
+        return self.own_process and (self.loads_model is None or self.loads_model(config, inputs))
 
     def key(self, config: C, inputs: I) -> str:
         """The cache key: name, code, configuration and the content of the inputs."""
@@ -76,11 +83,18 @@ def is_whole(store: Store, stage: Stage[C, I, R], key: str) -> bool:
 
 
 def compute(
-    stage: Stage[C, I, R], config: C, inputs: I, store: Store, settings: LaunchConfig, report: Report
+    stage: Stage[C, I, R],
+    config: C,
+    inputs: I,
+    store: Store,
+    settings: LaunchConfig,
+    report: Report,
+    slot: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Manifest:
     """The stage's result from the store, or computed now. No Prefect, no MLflow.
 
-    Two callers on one machine that want the same result at once: one computes, the other waits and reads.
+    Two callers on one machine that want the same result at once: one computes, the other waits and reads. A model is
+    loaded within `slot`, which makes calls that have to share a GPU wait for each other.
     """
     key = stage.key(config, inputs)
     work = store.work_folder(stage.name, key)
@@ -90,19 +104,20 @@ def compute(
             assert manifest is not None
             return manifest
         out = work / "out"
-        begun = time.monotonic()
         if not stage.distributed:
             settings = settings.model_copy(update={"processes": 1, "nodes": 1})
-        if stage.own_process:
-            values = {"config": config.model_dump(mode="json"), "inputs": inputs.model_dump(mode="json")}
-            result = launch(
-                stage.address, job=work, stage=stage.name, settings=settings, on_event=report, **values
-            )
-        else:
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir(parents=True)
-            result = stage.run(config, inputs, out, report).model_dump(mode="json")
-        report({"seconds": time.monotonic() - begun})
+        with slot() if stage.needs_gpu(config, inputs) else nullcontext():
+            begun = time.monotonic()
+            if stage.own_process:
+                values = {"config": config.model_dump(mode="json"), "inputs": inputs.model_dump(mode="json")}
+                result = launch(
+                    stage.address, job=work, stage=stage.name, settings=settings, on_event=report, **values
+                )
+            else:
+                shutil.rmtree(out, ignore_errors=True)
+                out.mkdir(parents=True)
+                result = stage.run(config, inputs, out, report).model_dump(mode="json")
+            report({"seconds": time.monotonic() - begun})
         manifest = store.publish(stage.name, key, out, result)
         shutil.rmtree(work)
         return manifest

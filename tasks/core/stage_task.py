@@ -13,6 +13,7 @@ from tasks.core.errors import StageFailed
 from tasks.core.interruption import interruptible
 from tasks.core.launching.launch import LaunchConfig
 from tasks.core.progress import Progress
+from tasks.core.slots import gpu_slot
 from tasks.core.stage import Report, Stage, compute, is_whole
 from tasks.core.store import Store
 
@@ -53,9 +54,21 @@ class StageCall(Generic[C, I, R]):
                 if on_event:
                     on_event(event)
 
+            def say(words: str) -> None:
+                log(f"{self.name}: {words}")
+                progress.say(words)
+
             begun = time.monotonic()
             try:
-                compute(self.stage, self.config, self.inputs, self.store, self.launch, report)
+                compute(
+                    self.stage,
+                    self.config,
+                    self.inputs,
+                    self.store,
+                    self.launch,
+                    report,
+                    lambda: gpu_slot(say),
+                )
             except BaseException:
                 progress.close("failed")
                 raise

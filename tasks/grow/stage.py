@@ -95,4 +95,9 @@ def run(config: DrawConfig, inputs: GrowInputs, out: Path, report: Report) -> Gr
     )
 
 
-STAGE = Stage("grow", run, DrawConfig, GrowInputs, GrowResult, own_process=True)
+def loads_model(config: DrawConfig, inputs: GrowInputs) -> bool:
+    """Whether the policy is not a server's."""
+    return config.engine.loads_model
+
+
+STAGE = Stage("grow", run, DrawConfig, GrowInputs, GrowResult, own_process=True, loads_model=loads_model)

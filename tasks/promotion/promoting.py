@@ -24,6 +24,7 @@ from tasks.ppo import merge
 from tasks.ppo.merge import MergeConfig, MergeInputs
 from tasks.promotion import model_card
 from tasks.promotion.decision import Decision, PromotionConfig, decide
+from tasks.promotion.events import tell
 from tasks.promotion.loading import write_served
 from tasks.promotion.model_card import Ancestor, CardConfig, CardInputs
 from tasks.promotion.registered_version import RegisteredVersion
@@ -105,6 +106,8 @@ class Promotion:
         else:
             self.registry.describe(version, f"Not promoted: {model_card.escaped(decision.reason)}.")
         self._advance(data)
+        outcome: Literal["promoted", "refused"] = "promoted" if decision.promoted else "refused"
+        tell(outcome, self.registry.name, version, reason=decision.reason, by=version.run_id)
         self.registry.finish(version)
         figures = decision.metrics()
         self.run.tracking.metrics(self.run.run_id, figures)

@@ -106,4 +106,9 @@ def _broken(config: RewardConfig, problem: ProblemConfig, failed: Sequence[Judge
     )
 
 
-STAGE = Stage("score", run, RewardConfig, ScoreInputs, ScoreResult, own_process=True)
+def loads_model(config: RewardConfig, inputs: ScoreInputs) -> bool:
+    """Whether the reward is a model's, and that model is here."""
+    return config.by == "model"
+
+
+STAGE = Stage("score", run, RewardConfig, ScoreInputs, ScoreResult, own_process=True, loads_model=loads_model)

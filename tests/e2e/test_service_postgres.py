@@ -2,11 +2,8 @@
 
 import asyncio
 import importlib.util
-import os
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,12 @@ import pytest
 
 from tests.e2e.test_browser import free_port
 from tests.flows.test_service import Service
-
-BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nowhere"))
-PASSWORD = "pa55-never-shown"
+from tests.postgresql import PASSWORD, Database
 
 pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
-        not (BINARIES / "initdb").exists(), reason="PostgreSQL is not installed (apt-get install postgresql)"
+        not Database.present(), reason="PostgreSQL is not installed (apt-get install postgresql)"
     ),
     pytest.mark.skipif(
         importlib.util.find_spec("psycopg2") is None,
@@ -31,31 +26,11 @@ pytestmark = [
 ]
 
 
-def run_as_owner(words: Sequence[str | Path]) -> None:
-    """PostgreSQL refuses to run as root: then it is Debian's user that does."""
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    subprocess.run([*user, *map(str, words)], check=True, capture_output=True, cwd="/")
-
-
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
     """The address of an empty database."""
-    folder, port = Path(tempfile.mkdtemp(prefix="loopwright-postgres-")), free_port()
-    password = folder / "password"
-    password.write_text(PASSWORD)
-    for path in (folder, password):
-        path.chmod(0o700)
-        if os.geteuid() == 0:
-            shutil.chown(path, "postgres")
-    data = folder / "data"
-    run_as_owner(
-        [BINARIES / "initdb", "-D", data, "-U", "ann", "--auth=scram-sha-256", f"--pwfile={password}"]
-    )
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    run_as_owner([BINARIES / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"])
-    yield f"postgresql://ann:{PASSWORD}@127.0.0.1:{port}/postgres"
-    run_as_owner([BINARIES / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop"])
-    shutil.rmtree(folder)
+    with Database(Path(tempfile.mkdtemp(prefix="loopwright-postgres-"))) as database:
+        yield database.url
 
 
 def query(url: str, words: str) -> list[tuple[Any, ...]]:

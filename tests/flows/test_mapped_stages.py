@@ -31,6 +31,7 @@ class Mapped:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.diary = folder, folder / "diary.txt"
+        folder.mkdir(exist_ok=True)
         self.diary.touch()
         self.arrived: list[tuple[int, str]] = []
         self.mlflow_run_id = ""

@@ -7,19 +7,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psutil
 import pytest
+import yaml
 
+from deployments.service.automations import OWN_FILE
 from deployments.service.config import POOL, ROOT
 from deployments.service.deploying import PREFECT_FILE, deploy, read_entries, read_queues
+from deployments.service.interrupted import NO_HEARTBEATS
 from deployments.service.presets import CONFIGS
 from deployments.service.processes import MARK
+from tasks.core.slots import GPU_SLOTS
 from tests.e2e.test_browser import free_port
+from tests.scripted_server import Reply, ScriptedServer
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +143,7 @@ class Service:
             "LOOPWRIGHT_MLFLOW_PORT": str(self.mlflow),
         }
         self.api = f"http://127.0.0.1:{self.prefect}/api"
+        self.client = httpx.Client(timeout=60)
 
     def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
         program = [sys.executable, "-m", "deployments.service", *words]
@@ -165,7 +173,28 @@ class Service:
         return found
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.api}{path}", timeout=60).json()
+        return self.client.get(f"{self.api}{path}").json()
+
+    def post(self, path: str, body: Any) -> Any:
+        answer = self.client.post(f"{self.api}{path}", json=body).raise_for_status()
+        return answer.json() if answer.content else None
+
+    def set_state(self, run: str, **state: str) -> None:
+        self.post(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+
+    def running(self, deployment: str) -> str:
+        """A run that is said to be under way, and has no process."""
+        path = f"/deployments/{self.get(f'/deployments/name/{deployment}')['id']}/create_flow_run"
+        far = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2999-01-01T00:00:00Z"}}
+        run = str(self.post(path, {"state": far})["id"])
+        self.set_state(run, type="RUNNING")
+        return run
+
+    def send(self, event: str, resource: str, payload: dict[str, Any] | None = None) -> None:
+        """Tell Prefect that something happened, as its client or a webhook does."""
+        said = {"event": event, "resource": {"prefect.resource.id": resource}, "payload": payload or {}}
+        now = datetime.now(UTC).isoformat()
+        self.post("/events", [said | {"occurred": now, "id": str(uuid4())}])
 
 
 @pytest.fixture(scope="module")
@@ -234,13 +263,81 @@ def test_a_run_outlives_down_and_up_and_only_what_died_is_started_again(service,
     )
     assert (other.status_code, api.status_code) == (200, 403)
 
-    before = service.pids()
-    os.kill(before["mlflow"], signal.SIGKILL)
-    assert service.up() == {"prefect": "runs", "mlflow": "started", "worker": "runs"}
-    after = service.pids()
-    assert [before[name] == after[name] for name in ("prefect", "mlflow", "worker")] == [True, False, True]
-    assert httpx.get(f"{mlflow}/health").status_code == 200
 
+def test_servers_that_are_killed_during_a_training_are_started_again_and_the_run_goes_on(service, tiny_model):
+    service.up()
+    deployment = service.get("/deployments/name/llm2llm/demo")
+    config = tiny(deployment["parameters"]["config"], tiny_model)
+    config["training"] |= {"max_steps": 60, "checkpoint_steps": 2, "seed": 7}
+    run = start(service.api, deployment, config).json()["id"]
+    wait_until(lambda: list(service.home.glob("store/work/sft/*/checkpoints/*/whole.json")))
+    assert service.get(f"/v2/concurrency_limits/{GPU_SLOTS}")["active_slots"] == 1
+    before = service.pids()
+    for name in ("prefect", "mlflow"):
+        os.kill(before[name], signal.SIGKILL)
+    assert service.up() == {"prefect": "started", "mlflow": "started", "worker": "runs"}
+    after = service.pids()
+    assert [before[name] == after[name] for name in ("prefect", "mlflow", "worker")] == [False, False, True]
+    wait_until(lambda: service.get(f"/flow_runs/{run}")["state"]["type"] not in ("PENDING", "RUNNING"))
+    found = service.get(f"/flow_runs/{run}")
+    assert (found["state"]["type"], found["run_count"]) == ("COMPLETED", 1)
+    # The lease outlived the server: the slot could be given back.
+    assert service.get(f"/v2/concurrency_limits/{GPU_SLOTS}")["active_slots"] == 0
+
+
+def automate(service: Service, *files: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    program = [sys.executable, "-m", "deployments.service", "automate", *map(str, files)]
+    environment = service.environment | variables
+    return subprocess.run(program, cwd=ROOT, env=environment, text=True, capture_output=True)
+
+
+def test_automations_notify_start_a_retraining_and_find_dead_runs(service, tmp_path):
+    service.up()
+    infra = ROOT / "infra" / "automations"
+    refused = automate(service, infra / "notify.yaml")
+    assert (refused.returncode, "LOOPWRIGHT_NOTIFY_URL: there is no webhook" in refused.stderr) == (2, True)
+    elsewhere = automate(service, infra / "notify.yaml", LOOPWRIGHT_NOTIFY_URL="http://127.0.0.1:9/")
+    assert elsewhere.returncode == 0, elsewhere.stderr  # another address takes its place below
+    (own,) = yaml.safe_load(OWN_FILE.read_text())
+    # Waiting without a process is no death, whatever the state's name.
+    waiting = ("Suspended", "Paused", "Scheduled", "AwaitingRetry", "Completed", "Failed", "Cancelled")
+    assert {f"prefect.flow-run.{state}" for state in waiting} < set(own["trigger"]["expect"])
+    # The same automation with less patience, so that the test need have none either.
+    quick = own | {"name": "quick", "trigger": own["trigger"] | {"within": 10}}
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump([quick]))
+    with ScriptedServer(lambda body: Reply()) as receiver:
+        files = (infra / "notify.yaml", infra / "new-data.yaml", tmp_path / "quick.yaml")
+        done = automate(service, *files, LOOPWRIGHT_NOTIFY_URL=f"{receiver.url}/chat/completions")
+        assert done.returncode == 0, done.stderr
+        present = {one["name"]: one["enabled"] for one in service.post("/automations/filter", {})}
+        named = [one["name"] for file in (OWN_FILE, *files) for one in yaml.safe_load(file.read_text())]
+        assert present == dict.fromkeys(named, True)
+
+        dead, failed = (service.running("llm2llm/demo") for _ in range(2))
+        service.send("prefect.flow-run.heartbeat", f"prefect.flow-run.{dead}")
+        service.set_state(failed, type="FAILED", message='no "rows" <b>')
+        promoted = {"version": "3", "reason": "better"}
+        service.send("loopwright.model.promoted", "loopwright.model.library", promoted)
+        service.send("loopwright.data.arrived", "loopwright.data.library", {"location": "/new/rows"})
+        wait_until(lambda: service.get(f"/flow_runs/{dead}")["state"]["type"] == "CRASHED", 120)
+        wait_until(lambda: len(receiver.requests) == 3, 120)
+        texts = sorted(request.json["text"] for request in receiver.requests)
+    crashed, told, promotion = (
+        next(text for text in texts if word in text) for word in ("crashed", "failed", "champion")
+    )
+    assert f"crashed: {NO_HEARTBEATS} http" in crashed
+    assert 'failed: no "rows" <b> http' in told
+    assert "version 3 is champion; better" in promotion
+    (retraining,) = service.post("/flow_runs/filter", {"deployments": {"name": {"any_": ["library"]}}})
+    service.set_state(retraining["id"], type="CANCELLED")
+    config = retraining["parameters"]["config"]
+    preset = service.get("/deployments/name/retrain/library")["parameters"]["config"]
+    assert config == preset | {"location": "/new/rows"}
+
+
+def test_a_service_with_other_settings_is_refused_and_down_ends_everything(service):
+    service.up()
+    after = service.pids()
     changed = service.environment | {"LOOPWRIGHT_MLFLOW_PORT": str(free_port())}
     program = [sys.executable, "-m", "deployments.service", "up"]
     refused = subprocess.run(program, cwd=ROOT, env=changed, text=True, capture_output=True)

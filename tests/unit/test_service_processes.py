@@ -172,6 +172,8 @@ def test_a_port_that_is_taken_is_named_with_its_holder():
         ({}, {"LOOPWRIGHT_MLFLOW_PORT": "70000"}, "LOOPWRIGHT_MLFLOW_PORT"),
         ({"prefect_port": "4200", "mlflow_port": "4200"}, {}, "LOOPWRIGHT_MLFLOW_PORT"),
         ({}, {"DATABASE_URL": "mysql://root@host/db"}, "DATABASE_URL"),
+        ({}, {"LOOPWRIGHT_GPU_SLOTS": "two"}, "LOOPWRIGHT_GPU_SLOTS"),
+        ({"gpu_slots": "-1"}, {}, "LOOPWRIGHT_GPU_SLOTS"),
     ],
 )
 def test_settings_that_cannot_work_or_open_the_service_are_refused(flags, variables, field):
@@ -213,10 +215,11 @@ def test_runs_do_not_inherit_the_databases_password(tmp_path):
     given = {
         "DATABASE_URL": config.database,
         "PREFECT_SERVER_API_AUTH_STRING": "ann:pass",
+        "LOOPWRIGHT_NOTIFY_URL": "https://hooks.example/secret",
         "OPENAI_API_KEY": "k",
     }
     found = environment(config, given)
-    assert not {"DATABASE_URL", "PREFECT_SERVER_API_AUTH_STRING"} & found.keys()
+    assert not {"DATABASE_URL", "PREFECT_SERVER_API_AUTH_STRING", "LOOPWRIGHT_NOTIFY_URL"} & found.keys()
     assert found["OPENAI_API_KEY"] == "k"
     assert found["MLFLOW_TRACKING_URI"] == config.mlflow_url
     assert (found["LOOPWRIGHT_STORE"], found["PREFECT_HOME"]) == (f"{tmp_path}/store", f"{tmp_path}/prefect")

@@ -27,6 +27,11 @@ class EngineConfig(Config):
     endpoint: EndpointConfig = EndpointConfig()
     """The server, for `openai`."""
 
+    @property
+    def loads_model(self) -> bool:
+        """Whether the model is loaded here, and not by a server."""
+        return self.engine != "openai"
+
 
 def load_generator(config: EngineConfig, model: ModelRef | None, *, field: str) -> Generator:
     """The generator a configuration describes. `model` is not used by a server, which has its own; `field` is where

@@ -1,0 +1,147 @@
+"""GPU slots on a real Prefect server: calls that load a model take turns, wherever they run; others do not wait."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from prefect import flow
+
+from tasks.core.slots import GPU_SLOTS, NEXT_IN_LINE, gpu_slot
+from tests.flows.mapped_stage import STAGE
+from tests.flows.test_mapped_stages import LOUD, TEXTS, Mapped, most_under_way
+
+HEAVY = replace(STAGE, own_process=True)
+
+
+class Limits:
+    """The limits of GPU slots on a server, as `make up` makes them."""
+
+    def __init__(self, api: str) -> None:
+        self.url = f"{api}/v2/concurrency_limits"
+        self.client = httpx.Client(timeout=60)
+
+    def make(self, slots: int) -> None:
+        for name, limit in ((GPU_SLOTS, slots), (NEXT_IN_LINE, 1)):
+            self.client.post(f"{self.url}/", json={"name": name, "limit": limit}).raise_for_status()
+
+    def take(self) -> str:
+        """Take a slot as another run would; its lease."""
+        body = {"names": [GPU_SLOTS], "slots": 1, "lease_duration": 600}
+        answer = self.client.post(f"{self.url}/increment-with-lease", json=body)
+        answer.raise_for_status()
+        return str(answer.json()["lease_id"])
+
+    def give_back(self, lease: str) -> None:
+        self.client.post(f"{self.url}/decrement-with-lease", json={"lease_id": lease}).raise_for_status()
+
+    def taken(self, name: str = GPU_SLOTS) -> int:
+        return int(self.client.get(f"{self.url}/{name}").json()["active_slots"])
+
+    def remove(self) -> None:
+        for name in (GPU_SLOTS, NEXT_IN_LINE):
+            self.client.delete(f"{self.url}/{name}")
+
+
+@pytest.fixture
+def limits(prefect_server) -> Iterator[Limits]:
+    limits = Limits(prefect_server)
+    yield limits
+    limits.remove()
+
+
+def in_thread(work: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_where_there_is_no_limit_nothing_is_taken(limits):
+    said: list[str] = []
+    with gpu_slot(said.append):
+        assert limits.client.get(f"{limits.url}/{GPU_SLOTS}").status_code == 404
+    assert said == []
+
+
+def test_with_two_slots_two_calls_run_side_by_side_and_never_three(limits, tmp_path):
+    limits.make(2)
+    mapped = Mapped(tmp_path)
+    # The first call ends only when a second has begun.
+    assert mapped.run(TEXTS[:3], stage=HEAVY, at_once=3, together=2) == LOUD[:3]
+    assert most_under_way(mapped.lines()) == 2
+    assert (limits.taken(), limits.taken(NEXT_IN_LINE)) == (0, 0)
+
+
+def test_a_call_without_a_model_and_a_result_that_is_there_wait_for_nobody(limits, tmp_path):
+    limits.make(1)
+    mapped = Mapped(tmp_path)
+    mapped.run(["one"], stage=HEAVY)
+    limits.take()
+    assert mapped.run(["one"], stage=HEAVY) == ["ONE"]
+    elsewhere = replace(HEAVY, loads_model=said_by_a_server)
+    assert mapped.run(["two"], stage=elsewhere) == ["TWO"]
+    assert mapped.run(["three"], stage=STAGE) == ["THREE"]
+    assert limits.taken() == 1
+
+
+def said_by_a_server(config: Any, inputs: Any) -> bool:
+    return False
+
+
+def test_two_flows_share_one_slot_say_that_they_wait_and_both_end(limits, tmp_path, capfd):
+    limits.make(1)
+    lease = limits.take()
+    flows = [Mapped(tmp_path / name) for name in ("first", "second")]
+    diary = tmp_path / "diary.txt"
+    diary.touch()
+    for mapped in flows:
+        mapped.diary = diary
+    threads = [
+        in_thread(partial(mapped.run, texts, stage=HEAVY))
+        for mapped, texts in zip(flows, (["one", "two"], ["three", "four"]), strict=True)
+    ]
+    deadline, told = time.monotonic() + 120, ""
+    while not all(f"shout {text}: waits for a GPU slot, of 1" in told for text in ("one", "three")):
+        assert time.monotonic() < deadline, told
+        told += capfd.readouterr().err
+    assert diary.read_text() == ""
+    limits.give_back(lease)
+    for thread in threads:
+        thread.join()
+    lines = flows[0].lines()
+    assert most_under_way(lines) == 1
+    assert sorted(text for word, text in lines if word == "end") == ["four", "one", "three", "two"]
+    assert limits.taken() == 0
+
+
+def test_a_call_that_fails_gives_its_slot_back(limits, tmp_path):
+    limits.make(1)
+    with pytest.raises(Exception, match="cannot be said"):
+        Mapped(tmp_path).run(["two"], stage=HEAVY, broken="two")
+    assert limits.taken() == 0
+
+
+def test_who_gives_a_slot_back_lets_the_next_in_line_come_before_it_takes_another(limits):
+    limits.make(1)
+    order: list[str] = []
+    waits = threading.Event()
+
+    def second() -> None:
+        with gpu_slot(lambda words: waits.set()):
+            order.append("second")
+
+    @flow
+    def first() -> None:
+        with gpu_slot(print):
+            thread = in_thread(second)
+            waits.wait()
+        with gpu_slot(print):
+            order.append("first")
+        thread.join()
+
+    first()
+    assert order == ["second", "first"]
