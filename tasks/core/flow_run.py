@@ -219,6 +219,7 @@ def check_run(config: FlowConfig) -> None:
 @contextmanager
 def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
     """Check the store, begin the MLflow run, and end it with the fate of the block."""
+    from prefect.exceptions import Pause
     from prefect.runtime import flow_run as prefect_run
 
     warm_up()
@@ -228,10 +229,15 @@ def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
     end_abandoned(tracking)
     flow_run_id = str(prefect_run.id or "")
     tags = {"method": method, "prefect.flow_run_id": flow_run_id}
-    run_id = tracking.start(f"{method} {time.strftime('%Y-%m-%d %H:%M')}", tags=tags)
-    tracking.params(run_id, config)
+    run_id = tracking.go_on(tags)
+    if not run_id:
+        run_id = tracking.start(f"{method} {time.strftime('%Y-%m-%d %H:%M')}", tags=tags)
+        tracking.params(run_id, config)
     try:
         yield FlowRun(method, config, store, tracking, flow_run_id, run_id)
+    except Pause:  # it waits in Prefect without a process, and goes on under the same id
+        tracking.suspend(run_id)
+        raise
     except BaseException as error:
         tracking.tag(run_id, "failure", str(error)[:500])
         tracking.fail(run_id, error)

@@ -1,8 +1,12 @@
 """What a flow that decides about champions returns."""
 
+import shlex
+
 from pydantic import Field
 
 from tasks.core.flow_result import FlowResult
+from tasks.promotion.decision import Decision
+from tasks.promotion.registered_version import RegisteredVersion
 from tasks.retrain.location import BrokenFile
 
 
@@ -22,3 +26,12 @@ class PromotionResult(FlowResult):
         places = "".join(f"{name:>9}  {place}\n" for name, place in self.places.items())
         rest = super().summary() if self.iterations else places
         return "\n".join([*lines, self.decision, rest])
+
+
+def outcome(version: RegisteredVersion, decision: Decision | None, name: str) -> str:
+    """What became of a version of the registered model `name`; without a decision a person is still to answer."""
+    if decision is None:
+        command = f"python -m flows approve --model_name={shlex.quote(name)}"
+        return f"Version {version.number} waits for a person's approval: {command}"
+    became = "is champion" if decision.promoted else "was not promoted"
+    return f"Version {version.number} {became}; {decision.words}"
