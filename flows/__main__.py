@@ -17,6 +17,7 @@ from tasks.core.temporary_server import tie_to_this_process
 
 COMMANDS = {
     "plan": "tasks.plan.command:run_plan",
+    "prune": "tasks.prune.command:run_prune",
 }
 """Commands that are no flows, each with its function, which takes the arguments and returns the exit code."""
 

@@ -114,7 +114,9 @@ class FlowRun(Run):
 
     def has(self, stage: Stage[C, I, R], config: C, inputs: I) -> bool:
         """Whether the store holds the stage's result, undamaged."""
-        return is_whole(self.store, stage, stage.key(config, inputs))
+        key = stage.key(config, inputs)
+        self.store.use(stage.name, key, self.run_id)
+        return is_whole(self.store, stage, key)
 
     @contextmanager
     def iterate(self, number: int) -> Iterator[dict[str, float]]:
@@ -164,6 +166,7 @@ class FlowRun(Run):
         self, stage: Stage[C, I, R], config: C, inputs: I, label: str, group: str = ""
     ) -> StageCall[C, I, R]:
         key, name = stage.key(config, inputs), self._named(label or stage.name)
+        self.store.use(stage.name, key, self.run_id)
         return StageCall(stage, config, inputs, key, name, self.method, self.store, self.config.launch, group)
 
     def _named(self, label: str) -> str:
