@@ -16,6 +16,7 @@ from tasks.core.settings import set_environment
 from tasks.core.temporary_server import tie_to_this_process
 
 COMMANDS = {
+    "compare": "tasks.compare.command:run_compare",
     "plan": "tasks.plan.command:run_plan",
     "prune": "tasks.prune.command:run_prune",
 }
