@@ -88,11 +88,15 @@ def _run_id(tracking: Tracking, asked: str) -> str:
     if not found:
         newest = ", ".join(repr(run.info.run_name) for run in _search(tracking, "")[:5])
         raise UserError(
-            f"there is no run {asked}", field=FIELD, mend=f"the newest are {newest}" if newest else "there are none"
+            f"there is no run {asked}",
+            field=FIELD,
+            mend=f"the newest are {newest}" if newest else "there are none",
         )
     if len(found) > 1:
         ids = ", ".join(run.info.run_id for run in found)
-        raise UserError(f"{len(found)} runs are named {asked}", field=FIELD, mend=f"give one of their ids: {ids}")
+        raise UserError(
+            f"{len(found)} runs are named {asked}", field=FIELD, mend=f"give one of their ids: {ids}"
+        )
     return str(found[0].info.run_id)
 
 

@@ -75,13 +75,17 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML. Every value is escaped; texts that come from data or models stand in <bdi>, so that
     their direction marks end with them."""
-    return templates().get_template("page.html.jinja").render(
-        page=page,
-        reasons=REASONS,
-        rejected=REJECTED,
-        most_histograms=MOST_HISTOGRAMS,
-        span=wording.span,
-        p_value=wording.p_value,
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            page=page,
+            reasons=REASONS,
+            rejected=REJECTED,
+            most_histograms=MOST_HISTOGRAMS,
+            span=wording.span,
+            p_value=wording.p_value,
+        )
     )
 
 
