@@ -32,11 +32,14 @@ def waiting_version(registry: ModelRegistry, number: str) -> tuple[RegisteredVer
 def give_answer(
     registry: ModelRegistry, version: RegisteredVersion, question: Question, answer: Answer
 ) -> RegisteredVersion:
-    """Record an answer, let the aliases follow, and start the run anew that waits for it in Prefect.
+    """Record an answer and let the aliases follow; returns the version as it is then.
 
     An answer that was given before stays, and so does silence until the time was over. Raises UserError when the
     champion is no longer the one that the candidate was compared with.
     """
+    version = registry.again(version)
+    if question_of(version) is None:  # it was answered since it was looked at
+        return version
     standing = answer_of(version, question) or overdue(question)
     registry.tag(version, ANSWERED, (standing or answer).model_dump_json())
     version = heed(registry, version, standing or answer)

@@ -81,8 +81,8 @@ def deployed(tiny_model, teacher, prefect_server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("approval")
     place = Place(folder / "place", tiny_model, teacher.url, prefect_server)
     new_mlflow(place.folder)
-    place.write("train.jsonl", messages(0, 16))
-    settings = json.loads(place.flags["method_settings"]) | {"training.epochs": 12}
+    place.write("train.jsonl", messages(0, 64))
+    settings = json.loads(place.flags["method_settings"]) | {"training.epochs": 8}
     place.flags["method_settings"] = json.dumps(settings)
     del place.flags["promotion.first"]
     return Deployed(place, prefect_server)
