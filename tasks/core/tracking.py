@@ -102,6 +102,11 @@ class Tracking:
             return str(run.info.run_id)
         return ""
 
+    def end_suspended(self, run_id: str) -> None:
+        """End, as KILLED, a run that waits without a process and that nobody will start anew."""
+        if self.client.get_run(run_id).info.status == "SCHEDULED":
+            self.finish(run_id, "KILLED")
+
     def params(self, run_id: str, config: Config) -> None:
         """Record a configuration, one parameter per leaf ("training.learning_rate")."""
         from mlflow.entities import Param

@@ -142,7 +142,10 @@ class Promotion:
         """The answer that was given by now; suspends the run when there is none, unless that is not its to do."""
         ask = ask and can_suspend()
         given = answer_of(version, question) or (read_answer(version.number, question) if ask else None)
-        given = given or overdue(question)
+        if given is None and (given := overdue(question)) is not None and not ask:
+            self.run.tracking.end_suspended(
+                question.run_id
+            )  # it was cancelled: else it had been started anew by now
         if given is None and ask:
             suspend(version.number, question, read_question(self.run.tracking, question))
         elif ask:
