@@ -3,6 +3,7 @@ somebody answered in the form or by command, or when nobody did in time."""
 
 import json
 import time
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +14,11 @@ from flows.__main__ import main
 from flows.retrain import retrain
 from tasks.core.references import ModelRef
 from tasks.core.tracking import Tracking, TrackingConfig
+from tasks.promotion.approval import ASKED, Question
 from tasks.promotion.registry import CHAMPION, ModelRegistry
 from tests.flows.test_retrain import Place, messages
-from tests.mlflow_file import new_mlflow
+from tests.mlflow_file import new_mlflow, new_tracking
+from tests.unit.test_promotion_promoting import registered
 
 
 class Deployed:
@@ -186,3 +189,26 @@ def test_a_command_does_not_wait_and_is_answered_by_another(deployed, capsys):
     assert champion is not None
     assert champion.model == ModelRef.model_validate(answered["model"])
     assert deployed.registry("typed").unfinished() == []
+
+
+def test_what_nobody_answered_in_time_is_not_promoted_by_the_next_run_either(
+    tmp_path, tiny_ref, monkeypatch, prefect_server
+):
+    monkeypatch.setenv("LOOPWRIGHT_HOME", str(tmp_path))
+    tracking = new_tracking(tmp_path)
+    asked = {"ask": True, "timeout_hours": 1.0}
+    settings = {"first": "promote", "approval": asked}
+    promotion, run, version = registered(tmp_path, tiny_ref, tracking, tiny_ref, "lost", **settings)
+    tracking.suspend(run.run_id)
+    assert promotion.complete(version, ask=False) is None  # there is time
+    assert (promotion.registry.at(CHAMPION), len(promotion.registry.heads())) == (None, 1)
+
+    question = Question.model_validate_json(version.tags[ASKED])
+    over = question.model_copy(update={"until": question.until - timedelta(hours=2)})
+    promotion.registry.tag(version, ASKED, over.model_dump_json())
+    (version,) = promotion.registry.unfinished()
+    decision = promotion.complete(version, ask=False)
+    assert decision is not None
+    assert (decision.promoted, "nobody answered until" in decision.words) == (False, True)
+    assert (promotion.registry.at(CHAMPION), promotion.registry.unfinished()) == (None, [])
+    assert tracking.client.get_run(run.run_id).info.status == "KILLED"

@@ -3,7 +3,6 @@ and a champion's adapter merged where the next training starts from it."""
 
 import json
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from tasks.core.flow_result import FlowResult
 from tasks.core.references import ModelRef
 from tasks.core.tracking import Tracking, TrackingConfig
 from tasks.data.config import DataConfig
-from tasks.promotion.approval import ASKED, Question
 from tasks.promotion.decision import Decision, PromotionConfig
 from tasks.promotion.promoting import Promotion
 from tasks.promotion.registry import ModelRegistry
@@ -135,28 +133,3 @@ def test_the_second_candidate_is_compared_with_the_champion(tmp_path, tiny_ref, 
     versions = again.registry.versions()
     assert len(versions) == 1  # the same rows: this work was registered before
     assert "evaluate champion" in run.labels
-
-
-def test_what_nobody_answered_in_time_is_not_promoted_by_the_next_run(
-    tmp_path, tiny_ref, tracking, adapter, prefect_server
-):
-    monkeypatch.setattr(
-        "tasks.promotion.concluding.table_artifact", lambda *shown: None
-    )  # there is no Prefect here
-    asked = {"ask": True, "timeout_hours": 1.0}
-    promotion, run, version = registered(
-        tmp_path, tiny_ref, tracking, adapter, "silent", first="promote", approval=asked
-    )
-    tracking.suspend(run.run_id)
-    assert promotion.complete(version, ask=False) is None  # there is time
-    assert (promotion.registry.at("champion"), len(promotion.registry.heads())) == (None, 1)
-    question = Question.model_validate_json(version.tags[ASKED])
-    over = question.model_copy(update={"until": question.until - timedelta(hours=2)})
-    promotion.registry.tag(version, ASKED, over.model_dump_json())
-    (version,) = promotion.registry.unfinished()
-    decision = promotion.complete(version, ask=False)
-    assert decision is not None
-    assert not decision.promoted
-    assert "nobody answered until" in decision.words
-    assert (promotion.registry.at("champion"), promotion.registry.unfinished()) == (None, [])
-    assert tracking.client.get_run(run.run_id).info.status == "KILLED"
