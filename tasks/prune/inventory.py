@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tasks.core.store import MANIFEST, USERS, Store
+from tasks.core.progress import Progress
+from tasks.core.store import MANIFEST, USERS, Manifest, Store
 
 _KEY = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 WORK, RECORDS = "work", "records"
@@ -44,17 +45,17 @@ def take_inventory(store: Store) -> list[Entry]:
     found: dict[str, Entry] = {}
     attempts: dict[str, str] = {}
     listing = store.listing()
-    for name in listing:
-        stage, _, rest = name.partition("/")
-        key, _, file = rest.partition("/")
-        if file == MANIFEST and stage not in (WORK, RECORDS):
-            text = _text(store, name)
-            manifest = store.find(stage, key)
-            if manifest is None:
-                continue
-            folder = f"{stage}/{key}"
-            attempts[folder] = manifest.attempt
+    names = [name for name in listing if _is_manifest(name)]
+    progress = Progress("list")
+    for number, name in enumerate(names, 1):
+        folder = name.removesuffix(f"/{MANIFEST}")
+        key = folder.partition("/")[2]
+        text = _text(store, name)
+        if (attempt := _attempt(text)) is not None:
+            attempts[folder] = attempt
             found[folder] = Entry(folder, "result", key, refers=keys_in(text) - {key})
+        progress({"progress": [number, len(names)], "text": "read"})
+    progress.close()
     for name, (size, written) in listing.items():
         entry = _entry(found, attempts, name)
         if entry is not None:
@@ -62,8 +63,8 @@ def take_inventory(store: Store) -> list[Entry]:
             entry.written = max(entry.written, written)
             if f"/{USERS}/" in name:
                 entry.users.add(name.rpartition("/")[2])
-    for entry in found.values():  # an attempt beside a result has the result's users
-        result = found.get("/".join(entry.folder.split("/")[:2]))
+    for entry in found.values():  # runs note their use with the result, whether it is there already or not
+        result = found.get(f"{entry.stage}/{entry.key}")
         entry.users |= result.users if result else set()
     return sorted(found.values(), key=lambda entry: entry.folder)
 
@@ -84,6 +85,20 @@ def _entry(found: dict[str, Entry], attempts: dict[str, str], name: str) -> Entr
         return found[folder]
     beside = "/".join(parts[:3])
     return found.setdefault(beside, Entry(beside, "left", parts[1]))
+
+
+def _is_manifest(name: str) -> bool:
+    stage, _, rest = name.partition("/")
+    key, _, file = rest.partition("/")
+    return file == MANIFEST and stage not in (WORK, RECORDS) and _KEY.fullmatch(key) is not None
+
+
+def _attempt(text: str) -> str | None:
+    """The attempt that a manifest names; None when it cannot be read, and so is no manifest."""
+    try:
+        return Manifest.model_validate_json(text).attempt
+    except ValueError:
+        return None
 
 
 def _text(store: Store, name: str) -> str:

@@ -152,22 +152,31 @@ def test_what_a_kill_left_is_no_result_and_goes_the_next_time(tmp_path):
         work = tmp_path / "store" / "work" / "sft" / key(number)
         work.mkdir(parents=True)
         (work / "checkpoint").write_text("checkpoint")
+    (tmp_path / "store" / "sft" / key(5)).mkdir()
+    (tmp_path / "store" / "sft" / key(5) / "manifest.json").write_text("{")  # no manifest: it cannot be read
+    store.use("sft", key(3), "working")  # on another machine, to judge by the lock
     entries = take_inventory(store)
     assert [(one.kind, one.folder.split("/")[0], int(one.key, 16)) for one in entries] == [
         ("left", "sft", 1),
         ("result", "sft", 2),
         ("left", "sft", 2),
+        ("left", "sft", 3),
+        ("left", "sft", 5),
         ("left", "work", 3),
         ("left", "work", 4),
     ]
-    recent = Referred(runs={"recent run": {"there"}, "run under way": set()}, keys={"recent run": set()})
-    recent.keys["run under way"], recent.known = set(), {"there", "gone"}
+    recent = Referred(
+        runs={"recent run": {"there"}, "run under way": {"working"}},
+        keys={"recent run": set(), "run under way": set()},
+        known={"there", "gone", "working"},
+    )
     made = make_plan(entries, recent, ALL)
-    assert [one.folder for one in entries if one.folder in made.kept] == [f"sft/{key(2)}"]
+    kept = [f"sft/{key(2)}", f"sft/{key(3)}", f"work/sft/{key(3)}"]
+    assert [one.folder for one in entries if one.folder in made.kept] == kept
     with (tmp_path / "store" / "work" / "sft" / f"{key(4)}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a stage that works right now
         assert [remove(store, one) for one in made.removable] == [True, True, True, False]
-    assert [one.folder for one in take_inventory(store)] == [f"sft/{key(2)}", f"work/sft/{key(4)}"]
+    assert [one.folder for one in take_inventory(store)] == [*kept, f"work/sft/{key(4)}"]
 
 
 def prune(capsys, *flags: str) -> tuple[int, dict, str]:
