@@ -22,7 +22,7 @@ from tasks.promotion.decision import PromotionConfig
 from tasks.promotion.promoting import Promotion
 from tasks.promotion.registered_version import RegisteredVersion
 from tasks.promotion.registry import CHAMPION, ModelRegistry, check_name
-from tasks.promotion.result import PromotionResult, outcome
+from tasks.promotion.result import Decided, PromotionResult, outcome, outcomes
 from tasks.retrain import new_rows
 from tasks.retrain.location import look
 from tasks.retrain.method import improved_model, model_field, read_method, retraining
@@ -77,23 +77,20 @@ def loop(run: FlowRun, config: RetrainConfig) -> PromotionResult:
     registry, method = ModelRegistry(run.tracking, config.model_name), _method(config)
     registry.create()
     promotion = Promotion(run, registry, config.promotion, method, config.method)
-    if (
-        own := promotion.own()
-    ) is not None:  # this run was suspended or killed after it had registered a candidate
+    own = promotion.own()  # registered by this run before it was suspended or killed
+    if own is not None:
         figures = json.loads(own.tags["method.metrics"])
         trained = run.tracking.iterations(own.tags["method.run"])
         return _decided(run, promotion, own, metrics=figures, iterations=trained, model=own.model)
-    # Of other runs that were killed, or wait for a person.
-    others = [
-        outcome(one, promotion.complete(one, ask=False), config.model_name) for one in registry.unfinished()
-    ]
+    # Candidates of other runs that were killed, or wait for a person.
+    others = [(one, promotion.complete(one, ask=False)) for one in registry.unfinished()]
     heads = [DataVersion.model_validate_json(value) for value in registry.heads().values()]
     champion = registry.at(CHAMPION)
     base = data_of(champion) if champion and config.unpromoted == "drop" else None
     rows = NewRowsConfig(location=config.location, broken=config.broken, data=method.data)
     found = run.stage(new_rows.STAGE, rows, new_rows.inputs(rows, heads, base), label="new rows")
     if not found.new and len(heads) == 1:
-        return _nothing_new(run, found, champion, others)
+        return _nothing_new(run, found, champion, others, config.model_name)
     start = promotion.start(champion if config.start == "champion" else None)
     trained = _entry(config).FLOW(retraining(method, config, found.version.train.uri, start))
     run.tracking.tag(trained.mlflow_run_id, "mlflow.parentRunId", run.run_id)
@@ -121,13 +118,16 @@ def _decided(run: FlowRun, promotion: Promotion, version: RegisteredVersion, **f
 
 
 def _nothing_new(
-    run: FlowRun, found: NewRows, champion: RegisteredVersion | None, others: list[str]
+    run: FlowRun, found: NewRows, champion: RegisteredVersion | None, others: Decided, name: str
 ) -> PromotionResult:
-    """The end at once; `others` says what became of other runs' candidates."""
-    run.tracking.metrics(run.run_id, found.metrics())
-    words = ". ".join([*others, "Nothing new: no row that was not seen before"])
+    """The end at once; `others` are the candidates of other runs, and what was decided about each."""
+    figures = found.metrics()
+    for _, decision in others:
+        figures |= decision.metrics() if decision else {}
+    run.tracking.metrics(run.run_id, figures)
+    words = ". ".join([*outcomes(others, name), "Nothing new: no row that was not seen before"])
     model, number = (champion.model, champion.number) if champion else (None, "")
-    facts: dict[str, Any] = {"broken": found.broken, "metrics": found.metrics(), "iterations": []}
+    facts: dict[str, Any] = {"broken": found.broken, "metrics": figures, "iterations": []}
     return _result(run, words, stopped="nothing new", version=number, model=model, **facts)
 
 
