@@ -3,9 +3,11 @@
 version   = newest training set + rows at `location` that were never seen      by content; none: stop
 candidate = method(start, version)                                            llm2llm | rest | perl
 decision  = paired test(candidate, champion)                                  on the same held-out rows
-register candidate with its decision; champion = candidate if it is better    `rollback` swaps them back
+register candidate with its decision                                          a person may have the last word
+champion = candidate if it is better                                          `rollback` swaps them back
 """
 
+import json
 from importlib import import_module
 from typing import Any, Literal
 
@@ -15,11 +17,12 @@ from pydantic import Field
 from tasks import base_model
 from tasks.core.artifacts import log
 from tasks.core.flow_run import FlowConfig, FlowRun, check_run, open_run
-from tasks.promotion.decision import Decision, PromotionConfig
+from tasks.promotion.concluding import data_of
+from tasks.promotion.decision import PromotionConfig
 from tasks.promotion.promoting import Promotion
 from tasks.promotion.registered_version import RegisteredVersion
 from tasks.promotion.registry import CHAMPION, ModelRegistry, check_name
-from tasks.promotion.result import PromotionResult
+from tasks.promotion.result import Decided, PromotionResult, outcome, outcomes
 from tasks.retrain import new_rows
 from tasks.retrain.location import look
 from tasks.retrain.method import improved_model, model_field, read_method, retraining
@@ -74,66 +77,65 @@ def loop(run: FlowRun, config: RetrainConfig) -> PromotionResult:
     registry, method = ModelRegistry(run.tracking, config.model_name), _method(config)
     registry.create()
     promotion = Promotion(run, registry, config.promotion, method, config.method)
-    completed = [(one, promotion.complete(one)) for one in registry.unfinished()]  # of runs that were killed
+    own = promotion.own()  # registered by this run before it was suspended or killed
+    if own is not None:
+        figures = json.loads(own.tags["method.metrics"])
+        trained = run.tracking.iterations(own.tags["method.run"])
+        return _decided(run, promotion, own, metrics=figures, iterations=trained, model=own.model)
+    # Candidates of other runs that were killed, or wait for a person.
+    others = [(one, promotion.complete(one, ask=False)) for one in registry.unfinished()]
     heads = [DataVersion.model_validate_json(value) for value in registry.heads().values()]
     champion = registry.at(CHAMPION)
-    base = _data_of(champion) if config.unpromoted == "drop" else None
+    base = data_of(champion) if champion and config.unpromoted == "drop" else None
     rows = NewRowsConfig(location=config.location, broken=config.broken, data=method.data)
     found = run.stage(new_rows.STAGE, rows, new_rows.inputs(rows, heads, base), label="new rows")
     if not found.new and len(heads) == 1:
-        return _nothing_new(run, found, champion, *completed[-1:])
+        return _nothing_new(run, found, champion, others, config.model_name)
     start = promotion.start(champion if config.start == "champion" else None)
     trained = _entry(config).FLOW(retraining(method, config, found.version.train.uri, start))
     run.tracking.tag(trained.mlflow_run_id, "mlflow.parentRunId", run.run_id)
     version = promotion.register(trained, found)
-    decision = promotion.complete(version)
-    figures = trained.metrics | found.metrics() | decision.metrics()
-    run.tracking.metrics(run.run_id, figures)
-    return _result(
+    return _decided(
         run,
-        found,
-        f"Version {version.number} {_outcome(decision)}",
-        version=version.number,
+        promotion,
+        version,
+        broken=found.broken,
         iterations=trained.iterations,
         baselines=trained.baselines,
-        metrics=figures,
+        metrics=trained.metrics | found.metrics(),
         model=trained.model,
         places=trained.places,
     )
 
 
+def _decided(run: FlowRun, promotion: Promotion, version: RegisteredVersion, **facts: Any) -> PromotionResult:
+    """The end of a run that registered a candidate; it waits when a person is asked whom it cannot wait for."""
+    decision = promotion.complete(version)
+    facts["metrics"] |= decision.metrics() if decision else {}
+    run.tracking.metrics(run.run_id, facts["metrics"])
+    words = outcome(version, decision, promotion.registry.name)
+    return _result(run, words, "completed" if decision else "waiting", version=version.number, **facts)
+
+
 def _nothing_new(
-    run: FlowRun,
-    found: NewRows,
-    champion: RegisteredVersion | None,
-    completed: tuple[RegisteredVersion, Decision] | None = None,
+    run: FlowRun, found: NewRows, champion: RegisteredVersion | None, others: Decided, name: str
 ) -> PromotionResult:
-    """The end at once, or after the completion of what a killed run had decided."""
-    words, figures = "Nothing new: no row that was not seen before", found.metrics()
-    if completed is not None:
-        version, decision = completed
-        words = f"Completed: version {version.number} {_outcome(decision)}. {words}"
-        figures |= decision.metrics()
+    """The end at once; `others` are the candidates of other runs, and what was decided about each."""
+    figures = found.metrics()
+    for _, decision in others:
+        figures |= decision.metrics() if decision else {}
     run.tracking.metrics(run.run_id, figures)
+    words = ". ".join([*outcomes(others, name), "Nothing new: no row that was not seen before"])
     model, number = (champion.model, champion.number) if champion else (None, "")
-    return _result(run, found, words, stopped="nothing new", version=number, metrics=figures, model=model)
+    facts: dict[str, Any] = {"broken": found.broken, "metrics": figures, "iterations": []}
+    return _result(run, words, stopped="nothing new", version=number, model=model, **facts)
 
 
-def _result(run: FlowRun, found: NewRows, words: str, **facts: Any) -> PromotionResult:
+def _result(run: FlowRun, words: str, status: str = "completed", **facts: Any) -> PromotionResult:
     log(words)
     run.tracking.tag(run.run_id, "decision", words)
-    shared: dict[str, Any] = {"flow": "retrain", "status": "completed", "flow_run_id": run.flow_run_id}
-    shared |= {"mlflow_run_id": run.run_id, "broken": found.broken, "decision": words, "iterations": []}
-    return PromotionResult.model_validate(shared | facts)
-
-
-def _outcome(decision: Decision) -> str:
-    return f"{'is champion' if decision.promoted else 'was not promoted'}; {decision.reason}"
-
-
-def _data_of(champion: RegisteredVersion | None) -> DataVersion | None:
-    stored = champion.tags.get("data.version") if champion else None
-    return DataVersion.model_validate_json(stored) if stored else None
+    ids = {"flow_run_id": run.flow_run_id, "mlflow_run_id": run.run_id}
+    return PromotionResult(flow="retrain", status=status, decision=words, **ids, **facts)
 
 
 def _entry(config: RetrainConfig) -> Any:

@@ -114,7 +114,9 @@ class FlowRun(Run):
 
     def has(self, stage: Stage[C, I, R], config: C, inputs: I) -> bool:
         """Whether the store holds the stage's result, undamaged."""
-        return is_whole(self.store, stage, stage.key(config, inputs))
+        key = stage.key(config, inputs)
+        self.store.use(stage.name, key, self.run_id)
+        return is_whole(self.store, stage, key)
 
     @contextmanager
     def iterate(self, number: int) -> Iterator[dict[str, float]]:
@@ -164,6 +166,7 @@ class FlowRun(Run):
         self, stage: Stage[C, I, R], config: C, inputs: I, label: str, group: str = ""
     ) -> StageCall[C, I, R]:
         key, name = stage.key(config, inputs), self._named(label or stage.name)
+        self.store.use(stage.name, key, self.run_id)
         return StageCall(stage, config, inputs, key, name, self.method, self.store, self.config.launch, group)
 
     def _named(self, label: str) -> str:
@@ -219,6 +222,7 @@ def check_run(config: FlowConfig) -> None:
 @contextmanager
 def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
     """Check the store, begin the MLflow run, and end it with the fate of the block."""
+    from prefect.exceptions import Pause
     from prefect.runtime import flow_run as prefect_run
 
     warm_up()
@@ -228,10 +232,15 @@ def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
     end_abandoned(tracking)
     flow_run_id = str(prefect_run.id or "")
     tags = {"method": method, "prefect.flow_run_id": flow_run_id}
-    run_id = tracking.start(f"{method} {time.strftime('%Y-%m-%d %H:%M')}", tags=tags)
-    tracking.params(run_id, config)
+    run_id = tracking.go_on(tags)
+    if not run_id:
+        run_id = tracking.start(f"{method} {time.strftime('%Y-%m-%d %H:%M')}", tags=tags)
+        tracking.params(run_id, config)
     try:
         yield FlowRun(method, config, store, tracking, flow_run_id, run_id)
+    except Pause:  # it waits in Prefect without a process, and goes on under the same id
+        tracking.suspend(run_id)
+        raise
     except BaseException as error:
         tracking.tag(run_id, "failure", str(error)[:500])
         tracking.fail(run_id, error)

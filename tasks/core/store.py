@@ -2,6 +2,7 @@
 
     <root>/<stage>/<key>/manifest.json      written last: without it the result does not exist
     <root>/<stage>/<key>/<attempt>/…        the files; every attempt has a folder of its own
+    <root>/<stage>/<key>/used-by/<run>      empty: a run that computed the result or read it
 
 The manifest names its attempt, so that two runs that compute one stage at once, on two machines even, can never
 mix their files: whichever manifest stands in the end belongs to one whole attempt.
@@ -13,7 +14,8 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from tasks.core.errors import DamagedArtifact, UserError
 from tasks.core.references import Reference
 from tasks.core.settings import cache_folder
 
-MANIFEST = "manifest.json"
+MANIFEST, USERS = "manifest.json", "used-by"
 _ROOT = "store:"
 """Stands for the store's root in a manifest, so that a store may be moved or mounted elsewhere."""
 
@@ -117,6 +119,54 @@ class Store:
         address = f"{self._folder(stage, key)}/{MANIFEST}"
         if self._files.exists(address):
             self._files.rm_file(address)
+
+    def use(self, stage: str, key: str, run_id: str) -> None:
+        """Note that a run uses a result, before it looks whether that is there: what removes unused ones waits."""
+        folder = f"{self._folder(stage, key)}/{USERS}"
+        with _mendable(self.root):
+            self._make_folder(folder)
+            self._files.pipe_file(f"{folder}/{run_id}", b"")
+
+    def exists(self) -> bool:
+        """Whether there is anything at the root."""
+        with _mendable(self.root):
+            return bool(self._files.exists(self.root))
+
+    def listing(self, folder: str = "") -> dict[str, tuple[int, float]]:
+        """Every file beneath the root, or beneath a folder there, by its name beneath the root, with its size and when
+        it was written (seconds)."""
+        with _mendable(self.root):
+            self._files.invalidate_cache()
+            found = self._files.find(f"{self.root}/{folder}".rstrip("/"), detail=True)
+        root = self._files._strip_protocol(self.root)
+        return {
+            name[len(root) + 1 :]: (entry["size"], _written(entry))
+            for name, entry in found.items()
+            if entry["type"] == "file"
+        }
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a small file by its name beneath the root. Raises FileNotFoundError."""
+        with _mendable(self.root):
+            found: bytes = self._files.cat_file(f"{self.root}/{name}")
+        return found
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, whole or not at all."""
+        with _mendable(self.root):
+            self._write_last(f"{self.root}/{name}", content)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder with all that is in it; one that is gone is no error."""
+        address = f"{self.root}/{name}"
+        with _mendable(self.root), suppress(FileNotFoundError):
+            self._files.invalidate_cache()
+            if self.remote:
+                # One by one: some object stores refuse to delete several at once.
+                for file in self._files.find(address):
+                    self._files.rm_file(file)
+            else:
+                self._files.rm(address, recursive=True)
 
     def publish(self, stage: str, key: str, out: Path, result: dict[str, Any]) -> Manifest:
         """Move the files of `out` into the store and write the manifest last.
@@ -215,6 +265,12 @@ def _download(ref: Reference) -> Path:
     if not target.exists():
         partial.replace(target)
     return target
+
+
+def _written(entry: dict[str, Any]) -> float:
+    """When a file was written, as the file system or the object store says."""
+    when = entry.get("mtime", entry.get("LastModified"))
+    return when.timestamp() if isinstance(when, datetime) else float(when or 0.0)
 
 
 def _relocate(value: Any, old: str, new: str) -> Any:

@@ -85,6 +85,28 @@ class Tracking:
         all_tags = process_tags() | dict(tags or {}) | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
         return str(self.client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id)
 
+    def suspend(self, run_id: str) -> None:
+        """Say that a run waits without a process (SCHEDULED in MLflow)."""
+        self.client.update_run(run_id, status="SCHEDULED")
+
+    def go_on(self, tags: Mapping[str, str]) -> str:
+        """The id of the suspended run with these tags, which runs again in this process; empty without one."""
+        conditions = [
+            "attributes.status = 'SCHEDULED'",
+            *(f"tags.`{name}` = '{tags[name]}'" for name in tags),
+        ]
+        for run in self.search(" and ".join(conditions)):
+            for name, value in process_tags().items():
+                self.tag(run.info.run_id, name, value)
+            self.client.update_run(run.info.run_id, status="RUNNING")
+            return str(run.info.run_id)
+        return ""
+
+    def end_suspended(self, run_id: str) -> None:
+        """End, as KILLED, a run that waits without a process and that nobody will start anew."""
+        if self.client.get_run(run_id).info.status == "SCHEDULED":
+            self.finish(run_id, "KILLED")
+
     def params(self, run_id: str, config: Config) -> None:
         """Record a configuration, one parameter per leaf ("training.learning_rate")."""
         from mlflow.entities import Param
@@ -148,6 +170,14 @@ class Tracking:
             if not token:
                 break
         return found
+
+    def iterations(self, run_id: str) -> list[dict[str, float]]:
+        """The figures of a run's iterations that ended, in their order."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        own = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and tags.stage = 'iteration'"
+        found = self.search(f"{own} and attributes.status = 'FINISHED'")
+        return [run.data.metrics for run in sorted(found, key=lambda run: int(run.data.tags["iteration"]))]
 
     def finish(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run: FINISHED, FAILED or KILLED."""

@@ -1,4 +1,4 @@
-"""The command `python -m flows plan FLOW --config F.yaml`: what memory each stage needs, and which devices hold it."""
+"""Plan: what memory each stage of a flow needs, and which GPUs hold it (`plan FLOW --config F.yaml`)."""
 
 import json
 import sys

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.evaluate import Prediction
+from tasks.promotion.approval import Answer, ApprovalConfig
 from tasks.promotion.paired_tests import PairedTest, paired_test
 from tasks.report.compare import pair
 
@@ -28,6 +29,8 @@ class PromotionConfig(Config):
     """Bootstrap resamples."""
     seed: int = Field(0, ge=0, le=2**31)
     """Seed of the bootstrap."""
+    approval: ApprovalConfig = ApprovalConfig()
+    """Whether a person has the last word."""
 
 
 class Decision(BaseModel):
@@ -44,6 +47,13 @@ class Decision(BaseModel):
     level: float
     minimum_gain: float
     test: PairedTest | None = None
+    answer: Answer | None = None
+    """A person's, where one was asked."""
+
+    @property
+    def words(self) -> str:
+        """The reason, and what a person answered."""
+        return f"{self.reason}; {self.answer.words}" if self.answer else self.reason
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""

@@ -3,8 +3,6 @@
 Everything that a user, a file or a model named is escaped: a card is shown by MLflow as a page.
 """
 
-import html
-import re
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -14,9 +12,9 @@ from tasks.core.digests import file_digest
 from tasks.core.references import DatasetRef, ModelRef, Reference
 from tasks.core.stage import Report, Stage
 from tasks.promotion.decision import Decision
+from tasks.promotion.markdown import cut, escaped, table
 from tasks.retrain.versions import DataVersion
 
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
 _LONGEST = 300
 
 
@@ -75,8 +73,8 @@ def model_card(inputs: CardInputs, longest_text: int = _LONGEST) -> str:
         "\n\n".join(
             [
                 f"# {escaped(inputs.name)}, version {escaped(inputs.number)}",
-                f"Promoted. {escaped(inputs.decision.reason)}.",
-                _comparison(inputs.decision),
+                f"Promoted. {escaped(inputs.decision.words)}.",
+                comparison(inputs.decision),
                 "## Model",
                 _model(inputs),
                 "## Data",
@@ -86,13 +84,13 @@ def model_card(inputs: CardInputs, longest_text: int = _LONGEST) -> str:
                 "## Limits",
                 _limits(inputs),
                 "## Figures of the training",
-                _table(
+                table(
                     ["figure", "value"], [[name, f"{value:.6g}"] for name, value in inputs.metrics.items()]
                 ),
                 "## Settings",
-                _table(
+                table(
                     ["setting", "value"],
-                    [[name, _cut(value, longest_text)] for name, value in inputs.settings.items()],
+                    [[name, cut(value, longest_text)] for name, value in inputs.settings.items()],
                 ),
             ]
         )
@@ -100,31 +98,15 @@ def model_card(inputs: CardInputs, longest_text: int = _LONGEST) -> str:
     )
 
 
-def escaped(text: str) -> str:
-    """Text from outside as it is read, and never as Markdown or HTML; line breaks become spaces."""
-    line = " ".join(text.split())
-    return _MARKS.sub(r"\\\1", html.escape(line, quote=False)).replace("://", ":&#47;&#47;")
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> str:
-    if not rows:
-        return "None."
-    lines = [columns, ["---"] * len(columns), *([escaped(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _comparison(decision: Decision) -> str:
+def comparison(decision: Decision) -> str:
+    """Mean scores, gain with its interval, and test, as a table."""
     rows = [["this model", f"{decision.accuracy:.2%}", ""]]
     if decision.opponent_accuracy is not None and decision.test is not None:
         test, level = decision.test, 1 - decision.level
         gain = f"{test.gain * 100:+.2f} points, {level:.0%} interval {test.low * 100:+.2f} to {test.high * 100:+.2f}"
         rows[0][2] = f"{gain}; p = {test.p:.4g} ({test.test}), {test.fixed} fixed, {test.broken} broken"
         rows.append([decision.opponent, f"{decision.opponent_accuracy:.2%}", ""])
-    return _table(["on held-out rows", "mean score", "gain"], rows)
+    return table(["on held-out rows", "mean score", "gain"], rows)
 
 
 def _model(inputs: CardInputs) -> str:
@@ -133,19 +115,19 @@ def _model(inputs: CardInputs) -> str:
     rows += [["SHA-256 of the weights", model.digest], ["kind", "adapter" if base else "full weights"]]
     if base is not None:
         rows += [["base", str(base.facts.get("name", base.uri))], ["SHA-256 of the base", base.digest]]
-    return _table(["", "value"], rows)
+    return table(["", "value"], rows)
 
 
 def _data(inputs: CardInputs) -> str:
     named = {"training rows": inputs.data.rows, "held-out rows": inputs.held_out}
     rows = [[name, str(ref.rows), ref.digest, ref.uri] for name, ref in named.items()]
     rows[0][0] += f" (of them new: {inputs.new_rows})"
-    return _table(["data", "rows", "SHA-256", "where"], rows)
+    return table(["data", "rows", "SHA-256", "where"], rows)
 
 
 def _lineage(ancestors: list[Ancestor]) -> str:
     rows = [[one.number, f"{one.accuracy:.2%}", str(one.rows), one.digest] for one in ancestors]
-    return _table(["champion before it", "mean score then", "training rows", "SHA-256"], rows)
+    return table(["champion before it", "mean score then", "training rows", "SHA-256"], rows)
 
 
 def _limits(inputs: CardInputs) -> str:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks import base_model, evaluate
-from tasks.core.artifacts import table_artifact
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowConfig, FlowRun
-from tasks.core.references import DatasetRef, ModelRef
+from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 from tasks.core.tracking import flatten
 from tasks.data import preparing
@@ -22,14 +21,31 @@ from tasks.data.preparing import PreparedData
 from tasks.evaluate import EvaluationInputs, Prediction
 from tasks.ppo import merge
 from tasks.ppo.merge import MergeConfig, MergeInputs
-from tasks.promotion import model_card
+from tasks.promotion.approval import (
+    ASKED,
+    Answer,
+    Question,
+    answer_of,
+    changed_rows,
+    make_question,
+    overdue,
+    question_of,
+)
+from tasks.promotion.concluding import (
+    advance,
+    conclude,
+    data_of,
+    decision_tags,
+    heed,
+    read_question,
+    write_question,
+)
 from tasks.promotion.decision import Decision, PromotionConfig, decide
-from tasks.promotion.events import tell
 from tasks.promotion.loading import write_served
-from tasks.promotion.model_card import Ancestor, CardConfig, CardInputs
 from tasks.promotion.registered_version import RegisteredVersion
 from tasks.promotion.registry import CHAMPION, ModelRegistry
 from tasks.promotion.served import as_evaluated
+from tasks.promotion.suspension import can_suspend, forget_waking, read_answer, suspend
 from tasks.report.compare import read_predictions
 from tasks.retrain.method import improved_model, model_field
 from tasks.retrain.new_rows import NewRows
@@ -64,12 +80,14 @@ class Promotion:
         """Compare the candidate with the champion of this moment and register it with the decision."""
         assert trained.model is not None  # a method that ends well has trained one
         data = self._prepared(found.version)
-        decision, parent = self._compare(trained.model, data)
+        approval = self.config.approval
+        hours = approval.timeout_hours if approval.ask else None
+        decision, parent, asked = self._compare(trained.model, data, hours)
         served = as_evaluated(trained.model, data.problem, self._evaluation())
         with tempfile.TemporaryDirectory() as scratch:
             write_served(Path(scratch) / _SERVED, served)
             self.run.tracking.artifact(self.run.run_id, Path(scratch) / _SERVED, _SERVED)
-        tags = _decision_tags(decision) | {
+        tags = asked | {
             "method": self.method_name,
             "method.run": trained.mlflow_run_id,
             "method.metrics": json.dumps(trained.metrics, sort_keys=True),
@@ -92,43 +110,53 @@ class Promotion:
             tags=tags,
         )
 
-    def complete(self, version: RegisteredVersion) -> Decision:
-        """Do what follows from a registered version: aliases, card, data version. Safe to repeat from anywhere."""
-        data = DataVersion.model_validate_json(version.tags["data.version"])
-        while not self.registry.settle(version):  # another candidate was promoted meanwhile
-            decision, parent = self._compare(version.model, self._prepared(data))
-            version = self.registry.redecide(
-                version, promoted=decision.promoted, parent=parent, tags=_decision_tags(decision)
-            )
-        decision = Decision.model_validate_json(version.tags["decision"])
-        if decision.promoted:
-            self._write_card(version, decision, data)
-        else:
-            self.registry.describe(version, f"Not promoted: {model_card.escaped(decision.reason)}.")
-        self._advance(data)
-        outcome: Literal["promoted", "refused"] = "promoted" if decision.promoted else "refused"
-        tell(outcome, self.registry.name, version, reason=decision.reason, by=version.run_id)
-        self.registry.finish(version)
-        figures = decision.metrics()
-        self.run.tracking.metrics(self.run.run_id, figures)
-        rows = [{"figure": name, "value": value} for name, value in figures.items()]
-        table_artifact(
-            "retrain decision", [{"figure": "decision", "value": decision.reason}, *rows], "Decision"
-        )
-        return decision
+    def own(self) -> RegisteredVersion | None:
+        """The version that this Prefect run registered before its process ended, if it did."""
+        run = self.run.flow_run_id
+        found = [one for one in self.registry.versions() if one.tags.get("prefect.flow_run_id") == run]
+        return found[-1] if run and found else None
 
-    def _advance(self, data: DataVersion) -> None:
-        """Make `data` the newest version in the place of those whose rows it has all seen, and of none beside it. One
-        that has seen more, made meanwhile by another run, stays the newest."""
-        heads = [DataVersion.model_validate_json(value) for value in self.registry.heads().values()]
-        seen = {head.digest: head.ids_seen() for head in [*heads, data]}
-        larger = [head for head in heads if seen[data.digest] < seen[head.digest]]
-        newest = larger[0] if larger else data
-        contained = [head for head in heads if seen[head.digest] <= seen[newest.digest]]
-        self.registry.advance(newest.digest, newest.model_dump_json(), [head.digest for head in contained])
+    def complete(self, version: RegisteredVersion, *, ask: bool = True) -> Decision | None:
+        """Do what follows from a registered version: a person's answer, aliases, card, data version. Safe to repeat
+        from anywhere.
 
-    def _compare(self, candidate: ModelRef, data: PreparedData) -> tuple[Decision, str]:
-        """The decision, and the number of the champion that it was made against."""
+        None while a person is still to answer. Where Prefect can start this run anew it is suspended for that, unless
+        `ask` is false (the version is another run's): this raises Prefect's Pause.
+        """
+        while True:
+            if (question := question_of(version)) is not None:
+                advance(self.registry, version)  # its rows are no news any more, whatever the answer
+                answer = self._answer(version, question, ask)
+                if answer is None:
+                    return None
+                version = heed(self.registry, version, answer)
+            if self.registry.settle(version):
+                return conclude(self.run, self.registry, version)
+            # Another candidate was promoted meanwhile.
+            data = data_of(version)
+            hours = question.hours if question else None
+            decision, parent, tags = self._compare(version.model, self._prepared(data), hours)
+            version = self.registry.redecide(version, promoted=decision.promoted, parent=parent, tags=tags)
+
+    def _answer(self, version: RegisteredVersion, question: Question, ask: bool) -> Answer | None:
+        """The answer that was given by now; suspends the run when there is none, unless that is not its to do."""
+        ask = ask and can_suspend()
+        given = answer_of(version, question) or (read_answer(version.number, question) if ask else None)
+        if given is None and (given := overdue(question)) is not None and not ask:
+            self.run.tracking.end_suspended(
+                question.run_id
+            )  # it was cancelled: else it had been started anew by now
+        if given is None and ask:
+            suspend(version.number, question, read_question(self.run.tracking, question))
+        elif ask:
+            forget_waking()
+        return given
+
+    def _compare(
+        self, candidate: ModelRef, data: PreparedData, hours: float | None
+    ) -> tuple[Decision, str, dict[str, str]]:
+        """The decision, the number of the champion that it was made against, and the version's tags for it; with
+        `hours` a better candidate waits for a person's answer for so long."""
         champion = self.registry.at(CHAMPION)
         answers = self._answers(candidate, data, "candidate")
         opponent: list[Prediction] | None = None
@@ -141,7 +169,15 @@ class Promotion:
             base = self.run.stage(base_model.STAGE, own, files, label="base model").model
             opponent = self._answers(base, data, "base model")
         decision = decide(answers, opponent, self.config, against=against)
-        return decision, champion.number if champion else ""
+        parent, tags = champion.number if champion else "", decision_tags(decision)
+        if decision.promoted and hours is not None:
+            question, rows = make_question(parent, hours, self.run.run_id, candidate.digest), ""
+            if opponent is not None:
+                approval, seed = self.config.approval, self.config.seed
+                rows = changed_rows(opponent, answers, most=approval.rows, seed=seed, against=against)
+            write_question(self.run, self.registry.name, question.file, decision, rows)
+            tags[ASKED] = question.model_dump_json()
+        return decision, parent, tags
 
     def _answers(self, model: ModelRef, data: PreparedData, who: str) -> list[Prediction]:
         inputs = EvaluationInputs(model=model, splits={"test": data.test}, problem=data.problem)
@@ -156,43 +192,6 @@ class Promotion:
     def _evaluation(self) -> evaluate.EvaluationConfig:
         found: evaluate.EvaluationConfig = self.method.evaluation  # type: ignore[attr-defined]
         return found
-
-    def _write_card(self, version: RegisteredVersion, decision: Decision, data: DataVersion) -> None:
-        inputs = CardInputs(
-            name=self.registry.name,
-            number=version.number,
-            method=version.tags["method"],
-            model=version.model,
-            decision=decision,
-            data=data,
-            new_rows=int(version.tags["data.new_rows"]),
-            held_out=DatasetRef.model_validate_json(version.tags["held_out"]),
-            problem=version.tags["problem"],
-            metrics=json.loads(version.tags["method.metrics"]),
-            lineage=self._lineage(version),
-            settings=json.loads(version.tags["method.settings"]),
-        )
-        card = self.run.stage(model_card.STAGE, CardConfig(), inputs, label="model card").card
-        path = fetch(card)
-        self.run.tracking.artifact(version.run_id, path)
-        self.registry.describe(version, path.read_text(encoding="utf-8"))
-
-    def _lineage(self, version: RegisteredVersion) -> list[Ancestor]:
-        by_number = {one.number: one for one in self.registry.versions()}
-        found, parent = list[Ancestor](), version.parent
-        while parent and len(found) < len(by_number):
-            one = by_number[parent]
-            accuracy = Decision.model_validate_json(one.tags["decision"]).accuracy
-            rows = int(one.tags["data.rows"])
-            found.append(Ancestor(number=parent, digest=one.model.digest, rows=rows, accuracy=accuracy))
-            parent = one.parent
-        return found
-
-
-def _decision_tags(decision: Decision) -> dict[str, str]:
-    """The decision whole, for programs, and its figures one by one, for MLflow's page."""
-    figures = {name.replace("/", "."): f"{value:.6g}" for name, value in decision.metrics().items()}
-    return figures | {"decision": decision.model_dump_json(), "decision.reason": decision.reason}
 
 
 def _settings(method: FlowConfig) -> dict[str, Any]:

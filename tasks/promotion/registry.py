@@ -83,6 +83,10 @@ class ModelRegistry:
             if not token:
                 return sorted(found, key=lambda one: int(one.number))
 
+    def again(self, version: RegisteredVersion) -> RegisteredVersion:
+        """A version as it is now."""
+        return read_version(self._client.get_model_version(self.name, version.number))
+
     def register(
         self,
         model: ModelRef,
@@ -137,7 +141,7 @@ class ModelRegistry:
         kill before it leaves the first one, as void as it was."""
         for name, value in {**tags, VERDICT: verdict(promoted=promoted, parent=parent)}.items():
             self._client.set_model_version_tag(self.name, version.number, name, value)
-        return read_version(self._client.get_model_version(self.name, version.number))
+        return self.again(version)
 
     def rollback(self) -> tuple[RegisteredVersion, RegisteredVersion]:
         """Swap `champion` and `previous`; returns the champion that is now and the one that was.

@@ -1,8 +1,13 @@
 """What a flow that decides about champions returns."""
 
+import shlex
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from tasks.core.flow_result import FlowResult
+from tasks.promotion.decision import Decision
+from tasks.promotion.registered_version import RegisteredVersion
 from tasks.retrain.location import BrokenFile
 
 
@@ -22,3 +27,24 @@ class PromotionResult(FlowResult):
         places = "".join(f"{name:>9}  {place}\n" for name, place in self.places.items())
         rest = super().summary() if self.iterations else places
         return "\n".join([*lines, self.decision, rest])
+
+
+Decided = Sequence[tuple[RegisteredVersion, Decision | None]]
+"""Versions with what was decided about each; None while a person is still to answer."""
+
+
+def outcome(version: RegisteredVersion, decision: Decision | None, name: str) -> str:
+    """What became of a version of the registered model `name`, as a sentence."""
+    if decision is None:
+        command = f"python -m flows approve --model_name={shlex.quote(name)}"
+        return f"Version {version.number} waits for a person's approval: {command}"
+    became = "is champion" if decision.promoted else "was not promoted"
+    return f"Version {version.number} {became}; {decision.words}"
+
+
+def outcomes(decided: Decided, name: str) -> list[str]:
+    """What became of other runs' versions, a sentence each."""
+    return [
+        outcome(*one, name).replace("Version", "Completed: version", 1) if one[1] else outcome(*one, name)
+        for one in decided
+    ]

@@ -75,8 +75,24 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML. Every value is escaped; texts that come from data or models stand in <bdi>, so that
     their direction marks end with them."""
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            page=page,
+            reasons=REASONS,
+            rejected=REJECTED,
+            most_histograms=MOST_HISTOGRAMS,
+            span=wording.span,
+            p_value=wording.p_value,
+        )
+    )
+
+
+def templates(*folders: Path) -> Environment:
+    """The templates of this page, and those in other folders, with the words for figures; all values are escaped."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -93,15 +109,7 @@ def render(page: Page) -> str:
         "cut": wording.cut,
         "data_uri": _data_uri,
     }
-    template = environment.get_template("page.html.jinja")
-    return template.render(
-        page=page,
-        reasons=REASONS,
-        rejected=REJECTED,
-        most_histograms=MOST_HISTOGRAMS,
-        span=wording.span,
-        p_value=wording.p_value,
-    )
+    return environment
 
 
 def _data_uri(image: bytes) -> str:

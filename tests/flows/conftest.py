@@ -10,6 +10,9 @@ from tests.flows.loops import Loop
 from tests.flows.teacher import write_texts
 from tests.scripted_server import ScriptedServer
 
+KEY = "sk-planted-0123456789"
+"""The key of the teacher of the finished run, which may be found nowhere."""
+
 NewLoop = Callable[[Path], Loop]
 
 
@@ -36,4 +39,6 @@ def loop(new_loop: NewLoop, tmp_path: Path) -> Loop:
 def finished(new_loop: NewLoop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Loop, dict[str, Any]]:
     """A loop that ran undisturbed, and what it printed; its store may be read and run again, not changed."""
     loop = new_loop(tmp_path_factory.mktemp("finished"))
-    return loop, loop.run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", KEY)
+        return loop, loop.run()

@@ -1,11 +1,15 @@
 """LLM2LLM by its command: what it prints, keeps and records, and that running it again does no work."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 
 from tasks.core.digests import folder_digest
+from tasks.core.settings import home
+from tests.flows.conftest import KEY
 from tests.flows.loops import TRAIN, rows_of, without_places
 
 
@@ -40,6 +44,23 @@ def test_the_second_iteration_trains_on_the_seed_rows_and_one_new_row_for_each_w
     assert second["data/train_rows"] == len(rows)
     parents = {row.id: row for row in seeds}
     assert all(parents[row.parent].target == row.target and row.step == 1 for row in new)
+
+
+def test_the_key_of_the_teacher_is_sent_to_it_and_kept_nowhere(finished, teacher, prefect_server):
+    loop, result = finished
+    assert {request.headers.get("Authorization") for request in teacher.requests} >= {f"Bearer {KEY}"}
+    assert KEY not in json.dumps(result)
+    database = Path(PREFECT_SERVER_DATABASE_CONNECTION_URL.value().partition(":///")[2])
+    # Store, records and terminal; MLflow's database and artifacts; Prefect's database with logs, parameters, artifacts.
+    places = [loop.folder, home(), *database.parent.glob(f"{database.name}*")]
+    files = [
+        file
+        for place in places
+        for file in ([place] if place.is_file() else place.rglob("*"))
+        if file.is_file()
+    ]
+    assert {"stderr.txt", "mlflow.db", database.name, "manifest.json"} <= {file.name for file in files}
+    assert [str(file) for file in files if KEY.encode() in file.read_bytes()] == []
 
 
 def test_running_it_again_gives_the_same_and_computes_nothing(finished, teacher):

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
+import flows.__main__ as program
 from tasks.core.command_line import fail, field_names, read_config, validate
 from tasks.core.config import Config
 from tasks.core.errors import StageFailed, UserError
@@ -231,3 +232,12 @@ def test_a_key_given_in_place_of_its_variable_is_not_repeated():
     with pytest.raises(UserError, match="key_env") as caught:
         validate(EndpointConfig, {"key_env": "sk-secret"})
     assert "secret" not in str(caught.value)
+
+
+def test_commands_that_are_no_flows_are_listed_after_them_and_each_exists(capsys):
+    assert program.main([]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [*program.flow_names(), *program.COMMANDS]
+    for name in program.COMMANDS:
+        assert program.main([name, "--help"]) == 0
+        assert f"python -m flows {name}" in capsys.readouterr().out

@@ -6,7 +6,8 @@ from tasks.core.digests import file_digest
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.promotion import model_card
 from tasks.promotion.decision import Decision, PromotionConfig, decide
-from tasks.promotion.model_card import Ancestor, CardConfig, CardInputs, escaped
+from tasks.promotion.markdown import escaped
+from tasks.promotion.model_card import Ancestor, CardConfig, CardInputs
 from tasks.retrain.versions import DataVersion
 from tests.unit.test_promotion_decision import answers
 

@@ -1,0 +1,1 @@
+"""Removing from the artifact store what no registered model and no recent run refers to."""
