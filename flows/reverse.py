@@ -25,9 +25,8 @@ from tasks.facts import stage as facts
 from tasks.facts.config import FactsConfig
 from tasks.facts.stage import FactsResult
 from tasks.problems.base import ProblemConfig
-from tasks.reversal import config as reversal
 from tasks.reversal import corpus
-from tasks.reversal.config import ReversalConfig
+from tasks.reversal.config import ReversalConfig, check_reversal
 from tasks.reversal.corpus import CorpusConfig
 from tasks.reversal.stage import reverse_rows
 from tasks.sft import config as sft
@@ -69,7 +68,7 @@ def check(config: ReverseConfig) -> None:
         rows: CorpusConfig = getattr(config, name)
         if rows.rows:
             corpus.read_corpus(rows, name)
-    reversal.check(config.reversal)
+    check_reversal(config.reversal)
     sft.check(config.training, has_validation=False)
     base_model.locate(config.student, "student.model")
 
@@ -100,7 +99,7 @@ def loop(run: Run, config: ReverseConfig) -> DirectionRecord:
         asked = examination.of(trained.model, TRAINED, **facts_of_it)
         metrics |= trained.metrics() | copied.metrics() | asked.metrics()
     if config.baselines:
-        own_share = rows.rows * config.reversal.passes / copied.mixed.rows
+        own_share = 1 - copied.copies / copied.mixed.rows
         same_data = max(1, round(trained.steps * own_share))
         for name, steps in ((DATA_MATCHED, same_data), (COMPUTE_MATCHED, trained.steps)):
             other = student.train(rows, steps=steps, label=f"train ({name})")

@@ -37,7 +37,10 @@ class ReversalConfig(Config):
     """Decides segments, the rows that a ratio takes, and the order."""
 
 
-def check(config: ReversalConfig, *, field: str = "reversal") -> None:
+NO_COPIES = ReversalConfig(by="none")
+
+
+def check_reversal(config: ReversalConfig, *, field: str = "reversal") -> None:
     """Raise UserError for what can be known to be wrong before any row is reversed."""
     if config.by == "entity":
         try:

@@ -51,16 +51,19 @@ def reverse_segments(text: str, longest: int, draw: Random, marker: str = "[REV]
     """
     if longest < 1:
         raise ValueError("a segment has at least one word")
-    words = split_words(text)
-    parts, at = words[:1], 1
-    while at < len(words):
-        end = min(at + 2 * int(draw.random() * longest) + 1, len(words) - 1)
-        parts += ["".join(words[at:end]), words[end]]
+    words, number = split_words(text), draw.random
+    segments, separators, at, last = list[str](), list[str](), 1, len(words) - 1
+    while at < last:
+        end = min(at + 2 * int(number() * longest) + 1, last)
+        segments.append("".join(words[at:end]))
+        separators.append(f"{words[end]}{marker} " if marker else words[end])
         at = end + 1
-    turned = _reversed(parts)
-    if marker:
-        turned[2:-1:2] = [f"{separator}{marker} " for separator in turned[2:-1:2]]
-    return "".join(turned)
+    if not segments:
+        return text
+    turned = [words[0], segments.pop()]
+    for segment, separator in zip(reversed(segments), reversed(separators[:-1]), strict=True):
+        turned += separator, segment
+    return "".join([*turned, words[last]])
 
 
 def _reversed(parts: list[str]) -> list[str]:
