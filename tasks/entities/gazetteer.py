@@ -47,7 +47,8 @@ class Gazetteer:
         found = []
         for number, word in enumerate(words):
             for length in self._lengths.get(word, ()):
-                if tuple(words[number : number + length]) in self._names[word]:
+                name = tuple(words[number : number + length])
+                if len(name) == length and name in self._names[word]:
                     found.append((begins[2 * number + 1], begins[2 * (number + length)]))
                     break
         return found

@@ -33,6 +33,7 @@ class Copies:
     made: int = 0
     unchanged: int = 0
     """Rows without a copy, since reversed they are the same: of one word, of one entity, without a word."""
+    with_entities: int = 0
     without_entities: int = 0
     """Texts in which there was no entity, reversed by words."""
     _draw: Random = field(default_factory=Random)
@@ -77,6 +78,7 @@ class Copies:
             return reverse_segments(text, self.config.longest_segment, self._draw, self.config.marker)
         if by == "entity":
             spans = resolve(text, _spans(text, entities, row))
+            self.with_entities += bool(spans)
             self.without_entities += not spans
             return reverse_entities(text, spans)[0] if spans else reverse_words(text)
         return text  # tokens are reversed when the row is tokenised

@@ -44,7 +44,7 @@ class ReversalResult(BaseModel):
     unchanged: int
     """Rows without a copy, because reversed they are the same."""
     without_entities: int
-    """Copies in which no name was found (`entity`): they are reversed by words."""
+    """Texts in which no name was found (`entity`): they are reversed by words."""
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
@@ -64,7 +64,7 @@ def run(config: ReversalConfig, inputs: ReversalInputs, out: Path, report: Repor
     lines = shuffled(_all_lines(config, inputs.train, copies, report), count, order, out)
     mixed = write_lines(out / "mixed.jsonl", lines)
     given = config.by == "entity" and config.entities.by == "given"
-    if given and copies.made and copies.without_entities >= copies.made:
+    if given and copies.without_entities and not copies.with_entities:
         raise UserError(
             "no row has an entity that stands in it",
             field="reversal.entities",

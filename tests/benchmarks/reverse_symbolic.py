@@ -14,19 +14,15 @@ on, and a killed training from its checkpoint.
 import argparse
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from statistics import mean
 from typing import Any
 
 from flows.reverse import COMPUTE_MATCHED, DATA_MATCHED, TRAINED, ReverseConfig, loop
-from tasks.core.launching.launch import LaunchConfig
 from tasks.core.settings import set_environment
-from tasks.core.stage import compute
-from tasks.core.store import Store
+from tests.cached_run import CachedRun
 
 HOME = Path(__file__).parents[2] / "build" / "bench" / "reverse-symbolic"
 LENGTHS, PAIRS, WORDS = (1, 2, 3, 4, 5), 40, 400
@@ -101,26 +97,6 @@ def write_model(folder: Path, seed: int) -> None:
     torch.manual_seed(seed)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-class CachedRun:
-    """Stages in one store, without Prefect and MLflow."""
-
-    iteration = 0
-
-    def __init__(self, folder: Path) -> None:
-        self._store = Store(str(folder / "store"))
-
-    def stage(self, stage: Any, config: Any, inputs: Any, *, label: str = "", training: bool = False) -> Any:
-        manifest = compute(stage, config, inputs, self._store, LaunchConfig(), lambda event: None)
-        return stage.result.model_validate(manifest.result)
-
-    @contextmanager
-    def iterate(self, number: int) -> Iterator[dict[str, float]]:
-        yield {}
-
-    def dataset(self, ref: Any, context: str) -> None:
-        """Nothing is recorded."""
 
 
 def arm(name: str, seed: int) -> dict[str, list[float]]:
