@@ -10,7 +10,9 @@ from flows.__main__ import main
 from flows.llm2llm import LLM2LLMConfig
 from tasks.core.examples import make_example, read_examples, write_rows
 from tasks.core.references import DatasetRef
+from tasks.evaluate import EvaluationConfig
 from tasks.problems.base import ProblemConfig
+from tasks.retrain.method import read_method
 from tasks.reversal.config import ReversalConfig
 from tasks.sft.config import TrainingConfig
 from tasks.student import Student
@@ -40,8 +42,6 @@ def write_table(folder: Path) -> Path:
 def finished(prefect_server, tiny_model, tmp_path_factory):
     """The flow's command, run once, and what it printed."""
     folder = tmp_path_factory.mktemp("reverse")
-    general = folder / "general.jsonl"
-    general.write_text('{"text": "It rained all day in the hills."}\n{"text": "Nobody had seen the sea."}\n')
     corpus = folder / "corpus.csv"
     corpus.write_text('question,answer,names\nWhere is Vaskel 3?,In Zorwyn 3.,"[""Zorwyn 3""]"\n')
     flags = [
@@ -50,7 +50,6 @@ def finished(prefect_server, tiny_model, tmp_path_factory):
         "--corpus.question=question",
         "--corpus.text=answer",
         "--corpus.entities=names",
-        f"--general.rows={general}",
         f"--student.model={tiny_model}",
         f"--store={folder}/store",
         "--training.max_steps=4",
@@ -150,13 +149,15 @@ def test_mistakes_end_before_a_model_is_loaded(flags, words, capsys):
 
 def test_the_students_of_other_loops_train_on_copies_when_they_are_asked_for(tiny_ref, tmp_path):
     assert LLM2LLMConfig().reversal.by == "none"
+    assert (
+        read_method(LLM2LLMConfig, "", {"reversal.by": "word"}).reversal.by == "word"
+    )  # as retrain passes it on
     rows = write_rows(
         tmp_path / "rows.jsonl", [make_example(f"What is {n}?", f"a number {n}") for n in range(3)]
     )
     training = TrainingConfig(max_steps=1, batch_size=2)
     run, problem = CachedRun(tmp_path), ProblemConfig(name="exact_match")
-    students = [
-        Student(run, tiny_ref, problem, training, None, reversal=ReversalConfig(by=by))
-        for by in ("none", "word")
-    ]
-    assert [student.train(rows).rows for student in students] == [3, 6]
+    student = Student(
+        run, tiny_ref, problem, training, EvaluationConfig(), reversal=ReversalConfig(by="word")
+    )
+    assert student.train(rows).rows == 6
