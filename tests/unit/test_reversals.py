@@ -69,6 +69,7 @@ def test_an_entity_is_widened_to_whole_words_and_one_without_a_word_is_left_out(
 def test_a_name_is_not_found_inside_a_longer_word():
     assert occurrences("Niger, Nigeria and Niger", "Niger") == [(0, 5), (19, 24)]
     assert occurrences("", "") == []
+    assert occurrences("to D.C. and", "D.C.") == [(3, 6)]
 
 
 def test_segments_keep_their_inside_and_the_marker_tells_them_apart():
