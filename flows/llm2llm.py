@@ -33,6 +33,7 @@ from tasks.filter.rules import FilterConfig
 from tasks.judges import JudgesConfig, check_judges, train_judges
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
+from tasks.reversal.config import NO_COPIES, ReversalConfig, check_reversal
 from tasks.sft import config as sft
 from tasks.sft.config import TrainingConfig
 from tasks.student import Student
@@ -57,6 +58,8 @@ class LLM2LLMConfig(FlowConfig):
     """Augment after every iteration (published), or once, with the rows of all iterations together."""
     equal_steps: bool = True
     """Also train on the seed rows alone for as many steps as the last student had: the fair comparison."""
+    reversal: ReversalConfig = NO_COPIES
+    """Reversed copies of the training rows (reverse training); none are made unless `reversal.by` says so."""
     training: TrainingConfig = TrainingConfig()
     """How the student is trained."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -76,6 +79,7 @@ def check(config: LLM2LLMConfig) -> None:
     check_run(config)
     preparing.check(config.data)
     sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
+    check_reversal(config.reversal)
     base_model.locate(config.student, "student.model")
     locate_teacher(config.teacher)
     check_judges(config.judges)
@@ -95,7 +99,9 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
     files = base_model.locate(config.student, "student.model")
     base = run.stage(base_model.STAGE, config.student, files, label="student").model
     teacher = load_teacher(run, config.teacher)
-    student = Student(run, base, data.problem, config.training, config.evaluation, data.validation)
+    student = Student(
+        run, base, data.problem, config.training, config.evaluation, data.validation, config.reversal
+    )
     judges = train_judges(config.judges, student, data.train) if config.iterations > 1 else []
     augmentation = Augmentation(
         student, config.augment, config.filter, teacher, data.train, data.test, judges, config.judges.labels
@@ -113,14 +119,8 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
             new = Augmented() if last else augmentation.until_kept(failed.failures, train)
             metrics |= trained.metrics() | tested["test"].metrics() | new.metrics()
             metrics |= {"data/train_rows": train.rows, "data/wrong": failed.wrong}
-        facts = {
-            "number": number,
-            "metrics": metrics,
-            "model": trained.model,
-            "train": train,
-            "splits": tested,
-        }
-        record.iterations.append(IterationRecord(**facts, failures=failed.failures, **new.parts()))
+        facts = {"metrics": metrics, "model": trained.model, "train": train, "splits": tested} | new.parts()
+        record.iterations.append(IterationRecord(number=number, failures=failed.failures, **facts))
         if last:
             break
         if new.kept is None or not new.kept.rows:

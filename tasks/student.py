@@ -7,6 +7,8 @@ from tasks.core.flow_run import Run
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.evaluate import EvaluationConfig, EvaluationInputs, SplitResult
 from tasks.problems.base import ProblemConfig
+from tasks.reversal.config import NO_COPIES, ReversalConfig
+from tasks.reversal.stage import reverse_rows
 from tasks.sft import stage as sft
 from tasks.sft.config import TrainingConfig
 from tasks.sft.stage import TrainingInputs, TrainingResult
@@ -22,6 +24,8 @@ class Student:
     training: TrainingConfig
     evaluation: EvaluationConfig
     validation: DatasetRef | None = None
+    reversal: ReversalConfig = NO_COPIES
+    """Reversed copies that every training gets beside its rows."""
 
     def train(
         self,
@@ -35,8 +39,9 @@ class Student:
         """Train from `start` (the base model if None), for `steps` optimizer steps if that is not 0."""
         changes = ({"max_steps": steps} if steps else {}) | ({"seed": seed} if seed is not None else {})
         training = self.training.model_copy(update=changes)
+        mixed = reverse_rows(self.run, self.reversal, rows, self.problem, label=f"reverse ({label})").mixed
         inputs = TrainingInputs(
-            model=start or self.base, train=rows, validation=self.validation, problem=self.problem
+            model=start or self.base, train=mixed, validation=self.validation, problem=self.problem
         )
         return self.run.stage(sft.STAGE, training, inputs, label=label, training=True)
 

@@ -75,8 +75,11 @@ def tidy_model(folder: Path, base: ModelRef | None = None) -> None:
 def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:
     """The token ids of a prompt, ending where the assistant's answer begins.
 
-    Uses the tokenizer's chat template; a base model without one gets the turns as paragraphs.
+    Uses the tokenizer's chat template; a base model without one gets the turns as paragraphs. A prompt that is one turn
+    of the assistant is no chat but plain text that goes on.
     """
+    if len(messages) == 1 and messages[0]["role"] == "assistant":
+        return beginning(tokenizer) + tokenizer(messages[0]["content"], add_special_tokens=False)["input_ids"]
     if tokenizer.chat_template:
         encoded = tokenizer.apply_chat_template(
             [dict(message) for message in messages], add_generation_prompt=True, return_dict=True
@@ -84,6 +87,12 @@ def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) ->
         return list(encoded["input_ids"])
     text = "\n\n".join(message["content"] for message in messages) + "\n"
     return list(tokenizer(text)["input_ids"])
+
+
+def beginning(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The ids that the tokenizer puts before a text: one that begins a sequence, or none."""
+    whole = list(tokenizer("a")["input_ids"])
+    return whole[: whole.index(tokenizer.bos_token_id) + 1] if tokenizer.bos_token_id in whole else []
 
 
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:

