@@ -1,5 +1,6 @@
-"""The command line: `python -m flows` lists the flows, `python -m flows NAME --field=value` runs one, and
-`python -m flows plan NAME --field=value` says what memory its stages need."""
+"""The command line: `python -m flows` lists the flows, `python -m flows NAME --field=value` runs one,
+`python -m flows plan NAME --field=value` says what memory its stages need, and
+`python -m flows compress-text --rate=0.5` compresses the prompt on standard input."""
 
 import ast
 import importlib
@@ -35,6 +36,11 @@ def main(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     try:
+        if name == "compress-text":
+            from tasks.compress.command import run_compress_text
+
+            set_environment()
+            return run_compress_text(arguments[1:])
         if name == "plan":
             from tasks.plan.command import run_plan
 

@@ -87,12 +87,7 @@ def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report)
     if inputs.registered is not None:
         return _registered(inputs.registered, config, out)
     path = local_path(config.model, "model")
-    if path is None:
-        folder = _from_hub(config)
-    elif path.is_file():
-        folder = _convert(path, out / "model")
-    else:
-        folder = path.absolute()
+    folder = _convert(path, out / "model") if path and path.is_file() else model_folder(config)
     facts = {"name": config.model} | ({"trust_remote_code": True} if config.trust_remote_code else {})
     parameters = _count_parameters(folder)
     ref = ModelRef(uri=str(folder), digest=folder_digest(folder), facts=facts | {"parameters": parameters})
@@ -146,6 +141,12 @@ def _check_hub(config: ModelConfig, field: str) -> None:
             field=field,
             mend="check the network, unset HF_HUB_OFFLINE, or give a local folder",
         ) from error
+
+
+def model_folder(config: ModelConfig) -> Path:
+    """The folder of a model that is no GGUF file, from the hub if it is not here."""
+    path = local_path(config.model, "model")
+    return _from_hub(config) if path is None else path.absolute()
 
 
 def _from_hub(config: ModelConfig) -> Path:

@@ -43,10 +43,10 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
         "model": last.model.uri,
         "data": last.train.uri,
         "report": report.page,
-        "Prefect": _prefect_page(run),
-        "MLflow": _mlflow_page(run),
+        "Prefect": prefect_page(run),
+        "MLflow": mlflow_page(run),
     }
-    text = "\n".join(f"- {name}: {_linked(place)}" for name, place in places.items())
+    text = "\n".join(f"- {name}: {linked(place)}" for name, place in places.items())
     markdown_artifact(f"{run.method} report", f"MLflow run `{run.run_id}`\n\n{text}", "Where everything is")
     run.tracking.tag(run.run_id, "model.uri", last.model.uri)
     run.tracking.tag(run.run_id, "stopped", record.stopped)
@@ -87,7 +87,7 @@ def kept_table(kept: DatasetRef) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def _prefect_page(run: FlowRun) -> str:
+def prefect_page(run: FlowRun) -> str:
     """The flow run's page where a server outlives the run, or else the command that opens one."""
     from prefect.settings import get_current_settings
 
@@ -97,7 +97,7 @@ def _prefect_page(run: FlowRun) -> str:
     return _command("prefect", "server", "start")
 
 
-def _mlflow_page(run: FlowRun) -> str:
+def mlflow_page(run: FlowRun) -> str:
     """The run's page where MLflow is a server, or else the command that opens one."""
     uri = run.tracking.uri
     if uri.startswith(("http://", "https://")):
@@ -105,7 +105,7 @@ def _mlflow_page(run: FlowRun) -> str:
     return _command("mlflow", "ui", "--backend-store-uri", uri)
 
 
-def _linked(place: str) -> str:
+def linked(place: str) -> str:
     """A place in Markdown: a page to follow, or a text to copy."""
     return f"[{place}]({place})" if place.startswith(("http://", "https://")) else f"`{place}`"
 

@@ -88,6 +88,10 @@ class Compressor:
         """The documents made shorter, each for itself, in their order; `progress` counts chunks."""
         return [select(scored, config) for scored in self.score(documents, config, progress)]
 
+    def count(self, documents: Sequence[Document]) -> int:
+        """The tokens of the documents, counted word by word as in `Compressed`."""
+        return sum(int(self._weigh(one).sum()) for one in self._divide(documents, ChunkConfig(), 1))
+
     def compress_contexts(
         self,
         contexts: Sequence[Document],

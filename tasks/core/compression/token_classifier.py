@@ -79,11 +79,13 @@ class TokenClassifier:
 
 
 def batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Rows of such lengths in batches, the longest first; padded, a batch holds at most so many tokens."""
+    """Rows of such lengths in batches, the longest first; padded, a batch holds at most so many tokens, and of no row is
+    more than a tenth padding."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     found: list[list[int]] = []
     for index in order:
-        if found and (len(found[-1]) + 1) * lengths[found[-1][0]] <= most_tokens:
+        longest = lengths[found[-1][0]] if found else 0
+        if found and (len(found[-1]) + 1) * longest <= most_tokens and lengths[index] >= 0.9 * longest:
             found[-1].append(index)
         else:
             found.append([index])

@@ -1,0 +1,32 @@
+"""Where a compressor's weights are: the folder that is named, the hub, or what was trained last in the store."""
+
+from pathlib import Path
+
+from tasks import base_model
+from tasks.base_model import ModelConfig
+from tasks.core.errors import UserError
+from tasks.core.references import ModelRef
+from tasks.core.settings import default_store
+from tasks.core.store import Store, fetch
+
+TRAINING = "compressor_training"
+"""The stage that leaves compressors in the store."""
+
+
+def compressor_folder(model: str, store: str) -> Path:
+    """The folder of the compressor that is named, or of the one trained last.
+
+    Raises UserError when there is none, or it cannot be had.
+    """
+    if model:
+        base_model.locate(ModelConfig(model=model), "model")
+        return base_model.model_folder(ModelConfig(model=model))
+    place = Store(store or default_store())
+    found = place.newest(TRAINING)
+    if found is None:
+        raise UserError(
+            f"no compressor was trained in {place.root}",
+            field="model",
+            mend="train one with `python -m flows compress`, or name a folder or a hub model with --model=",
+        )
+    return fetch(ModelRef.model_validate(found.result["model"]))
