@@ -4,6 +4,7 @@ from pydantic import BaseModel
 
 from tasks import base_model
 from tasks.base_model import ModelConfig, locate
+from tasks.compress.weights import located
 from tasks.core.flow_run import Run
 from tasks.core.generators.load import EngineConfig
 from tasks.core.generators.openai_compatible import OpenAICompatible
@@ -26,6 +27,7 @@ def locate_teacher(config: TeacherConfig, field: str = "teacher") -> TeacherConf
 
     `field` is where it stands in the flow's configuration. Raises UserError with the field and the mend.
     """
+    config = config.model_copy(update={"engine": located(config.engine, f"{field}.engine")})
     if config.engine.engine != "openai":
         locate(config.weights(), f"{field}.model")
         return config

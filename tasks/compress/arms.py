@@ -13,14 +13,16 @@ from tasks.core.compression.compressor import Scored
 Arm = Literal["whole", "compressor", "random", "stop words", "truncation"]
 
 _STOP_WORDS = frozenset(
-    (
-        "a about above after again all am an and any are as at be because been before being below between "
-        "both but by can did do does doing down during each few for from further had has have having he her "
-        "here hers him his how i if in into is it its just me more most my no nor not now of off on once only "
-        "or other our out over own same she should so some such than that the their them then there these "
-        "they this those through to too under until up very was we were what when where which while who whom "
-        "why will with would you your"
-    ).split()
+    word
+    for line in (
+        "a about above after again all am an and any are as at be because been before being below between",
+        "both but by can did do does doing down during each few for from further had has have having he her",
+        "here hers him his how i if in into is it its just me more most my no nor not now of off on once only",
+        "or other our out over own same she should so some such than that the their them then there these",
+        "they this those through to too under until up very was we were what when where which while who whom",
+        "why will with would you your",
+    )
+    for word in line.split()
 )
 """English words of little content, as in the lists of search engines."""
 

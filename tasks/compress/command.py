@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 import regex
+
 from tasks.compress.weights import compressor_folder
 from tasks.core.command_line import read_config
 from tasks.core.compression.compressor import Compressed, Compressor, Document

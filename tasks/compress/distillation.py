@@ -35,6 +35,7 @@ class Distilled:
             "data/generated": float(sum(shard.pairs.rows + shard.unusable.rows for shard in self.shards)),
             "teacher/calls": float(usage.calls),
             "teacher/tokens": float(usage.prompt_tokens + usage.completion_tokens),
+            "teacher/tokens_saved": float(usage.saved_tokens),
             "teacher/cost": sum(shard.cost for shard in self.shards),
         }
 

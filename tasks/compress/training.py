@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tasks.compress.word_scores import WordScores, score_words
 from tasks.compress.training_config import CompressorTrainingConfig
+from tasks.compress.word_scores import WordScores, score_words
 from tasks.core.compression.chunks import tokens_of_words
 from tasks.core.compression.token_classifier import (
     KEEP,

@@ -23,4 +23,4 @@ class CompressorTrainingConfig(OptimiserConfig):
     batching: Literal["length", "random", "packed"] = "length"
     """Chunks of similar length together (little padding), or at random; `packed` is for decoders."""
     balance: Literal["none", "inverse"] = "none"
-    """Every word counts alike (published), or kept words together count as much as dropped ones, however many there are."""
+    """Every word counts alike (published), or kept words together count as much as dropped ones together."""

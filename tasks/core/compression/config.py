@@ -1,6 +1,6 @@
 """How much of a prompt is kept, and what of it in any case."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -37,3 +37,18 @@ class CompressionConfig(ChunkConfig):
     """Of several contexts, the share that is kept at all: those whose words are the likeliest to be kept."""
     target_contexts: int = Field(0, ge=0)
     """How many contexts are kept at all; 0 leaves it to `context_rate`."""
+
+
+class CompressorConfig(CompressionConfig):
+    """A compressor that makes prompts shorter before a model gets them."""
+
+    model: str = Field("", json_schema_extra=PLACEMENT)
+    """Folder of a compressor, such as the flow `compress` leaves, or a hub id; empty sends prompts as they are."""
+    digest: str = ""
+    """SHA-256 of its files; filled in."""
+    roles: tuple[Literal["system", "user", "assistant"], ...] = ("user", "assistant")
+    """Whose messages are compressed. The system's say what is to be done."""
+    last: bool = False
+    """Also the last message, which is the question itself."""
+    shortest: int = Field(30, ge=1)
+    """Messages of fewer words stay as they are."""

@@ -1,5 +1,6 @@
 """The encoder that says of every token how likely it is kept."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,8 @@ class TokenClassifier:
 
 
 def batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Rows of such lengths in batches, the longest first; padded, a batch holds at most so many tokens, and of no row is
-    more than a tenth padding."""
+    """Rows of such lengths in batches, the longest first; padded, a batch holds at most so many tokens, and no row is
+    padded by more than a tenth."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     found: list[list[int]] = []
     for index in order:
@@ -139,19 +140,25 @@ def load_token_classifier(
     token stands for.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-    config = AutoConfig.from_pretrained(folder)
-    kinds = config.architectures or ["of an unknown kind"]
-    if not kinds[0].endswith("ForTokenClassification") or config.num_labels != 2:
-        raise UserError(
-            f"{folder} holds a {kinds[0]} and no compressor (a token classifier with two labels)",
-            field=field,
-            mend="train one with `python -m flows compress`, or give the folder of a published one",
-        )
+    check_architecture(folder, field)
     tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(folder), field)
     model = AutoModelForTokenClassification.from_pretrained(folder, dtype=torch_dtype(precision))
     return TokenClassifier(model.to("cuda") if torch.cuda.is_available() else model, tokenizer)
+
+
+def check_architecture(folder: Path, field: str) -> None:
+    """Raise UserError unless the folder holds a token classifier with two labels; nothing is loaded."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = (config.get("architectures") or ["model of an unknown kind"])[0]
+    labels = len(config.get("id2label", {})) or config.get("num_labels", 2)
+    if not kind.endswith("ForTokenClassification") or labels != 2:
+        raise UserError(
+            f"{folder} holds a {kind} and no compressor (a token classifier with two labels)",
+            field=field,
+            mend="train one with `python -m flows compress`, or give the folder of a published one",
+        )
 
 
 def fast_tokenizer(tokenizer: Any, field: str) -> "PreTrainedTokenizerBase":
