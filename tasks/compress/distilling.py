@@ -39,7 +39,7 @@ _WORKED = (
     ),
 )
 _PREAMBLE = re.compile(
-    r"^\s*(?:here is |the )?(?:compressed|shortened|shorter)(?: text| version)?\s*:\s*", re.I
+    r"^\s*(?:here is )?(?:the )?(?:compressed|shortened|shorter)(?: text| version)?\s*:\s*", re.I
 )
 _MOST_ABSENT = 0.5
 

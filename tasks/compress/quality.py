@@ -63,10 +63,10 @@ class QualityResult(BaseModel):
 
 
 def limit(values: Sequence[float], percent: float) -> float:
-    """The value that at most `percent` of the values lie above; infinity for no value."""
-    import numpy as np
-
-    return float(np.percentile(values, 100 - percent, method="higher")) if values else float("inf")
+    """The value above which `percent` of the values lie, rounded down, or fewer where several are equal; infinity for
+    no value."""
+    dropped = int(len(values) * percent / 100 + 1e-9)
+    return sorted(values)[len(values) - 1 - dropped] if values else float("inf")
 
 
 def run(config: QualityConfig, inputs: QualityInputs, out: Path, report: Report) -> QualityResult:
