@@ -22,8 +22,8 @@ def build_tiny_encoder(
 ) -> Path:
     """Write weights and tokenizer to `folder` and return it; with `head` it is a compressor that has learned nothing.
 
-    It reads `positions` tokens, special ones included. `spread` is the deviation of its weights: with the usual 0.02 all
-    words are about as likely as one another, with much more it learns badly.
+    It reads `positions` tokens, special ones included. `spread` is the deviation of its weights: with the usual 0.02
+    all words are about as likely as one another, with much more it learns badly.
     """
     import torch
     from transformers import (

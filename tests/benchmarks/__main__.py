@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+NAMES = sorted(path.stem.replace("_", "-") for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
 def main(arguments: list[str]) -> int:
@@ -14,7 +14,9 @@ def main(arguments: list[str]) -> int:
         return 2
     commands = [arguments] if arguments else [[name] for name in NAMES]
     codes = [
-        subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}", *words]).returncode
+        subprocess.run(
+            [sys.executable, "-m", f"tests.benchmarks.{name.replace('-', '_')}", *words]
+        ).returncode
         for name, *words in commands
     ]
     return next((code for code in codes if code), 0)

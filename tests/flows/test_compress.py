@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from flows.__main__ import main
-from tests.scripted_server import ScriptedServer, completion
+from tasks.compress.texts import SHARD
+from tests.scripted_server import ScriptedServer, completion, refusal
 from tests.tiny_encoder import build_tiny_encoder
 
 FILLERS = {"the", "of", "is", "a", "in", "and", "please", "now"}
 TEXTS = [
     f"The door of room {n} is open now and a {thing} stands in the hall, please take the {thing}."
-    for n, thing in enumerate(["chair", "table", "lamp", "globe", "ladder", "clock"] * 4)
+    for n, thing in enumerate(["chair", "table", "lamp", "globe", "ladder", "clock"] * 6)
 ]
 
 
@@ -58,6 +59,14 @@ def arguments(places, url, **more):
 
 def test_the_whole_flow_its_rerun_and_the_command(places, capsys, monkeypatch):
     folder, _ = places
+
+    def dies(request):
+        return delete_fillers(request) if len(dying.requests) <= SHARD else refusal(500, "gone")
+
+    with ScriptedServer(dies) as dying:
+        one_by_one = {"teacher.engine.endpoint.attempts": 1, "teacher.engine.endpoint.concurrency": 1}
+        assert main(arguments(places, dying.url, **one_by_one, retries=0)) == 1
+    assert "answered none of 4 prompts" in capsys.readouterr().err
     with ScriptedServer(delete_fillers) as teacher:
         code = main(arguments(places, teacher.url))
         captured = capsys.readouterr()
@@ -65,11 +74,13 @@ def test_the_whole_flow_its_rerun_and_the_command(places, capsys, monkeypatch):
         result = json.loads(captured.out.splitlines()[-1])
         asked = len(teacher.requests)
         assert main(arguments(places, teacher.url)) == 0
-        assert len(teacher.requests) == asked == 24  # the rerun asks nothing
+        assert (
+            len(teacher.requests) == asked == 4
+        )  # what was answered before is not asked again, and nothing by the rerun
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again["model"]["digest"] == result["model"]["digest"]
     figures = result["metrics"]
-    assert figures["data/kept"] == figures["data/generated"] == 24
+    assert figures["data/kept"] == figures["data/generated"] == 36
     assert figures["words/f1_at_rate"] > figures["words/kept_share"] + 0.1  # better than a random choice
     assert [row["inputs"] for row in result["arms"]] == [
         "whole prompts",
