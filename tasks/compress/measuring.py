@@ -91,7 +91,8 @@ def run(config: MeasurementConfig, inputs: MeasurementInputs, out: Path, report:
     compressor = Compressor(load_token_classifier(fetch(inputs.compressor)))
     begun = time.perf_counter()
     documents = [read_marked(row.input) if config.marked else Document(row.input) for row in rows]
-    keeping = config.compression.model_copy(update={"rate": 1.0 if inputs.arm == "whole" else inputs.rate})
+    rate = 1.0 if inputs.arm == "whole" else inputs.rate
+    keeping = config.compression.model_copy(update={"rate": rate, "target_token": 0})
     scored = compressor.score(documents, keeping)
     seed = config.evaluation.seed
     done = [select(as_arm(one, inputs.arm, seed, number), keeping) for number, one in enumerate(scored)]

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -18,6 +19,9 @@ from tasks.core.stage import Report, Stage
 from tasks.core.store import fetch
 from tasks.data.formats import parse
 from tasks.data.sources import read_files
+
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class TextsConfig(Config):
@@ -78,7 +82,8 @@ def read_texts(config: TextsConfig) -> list[str]:
             mend=f"its columns are {', '.join(columns)}; choose one with --texts.column=NAME",
         )
     for place, cells in rows:
-        if not isinstance(cells.get(config.column), str):
+        text = cells.get(config.column)
+        if not isinstance(text, str) or _HALF_A_CHARACTER.search(text):
             raise UserError(
                 f"{place}, column {config.column!r} is no text",
                 field="texts.train",
@@ -96,7 +101,7 @@ def read_texts(config: TextsConfig) -> list[str]:
 
 def inputs(config: TextsConfig, encoder: ModelRef) -> TextsInputs:
     """What the stage's cache key depends on. Raises UserError as reading does."""
-    digest = hashlib.sha256("\0".join(sorted(read_texts(config))).encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256("\0".join(sorted(read_texts(config))).encode())
     return TextsInputs(content=digest.hexdigest(), encoder=encoder)
 
 
@@ -115,7 +120,7 @@ def run(config: TextsConfig, inputs: TextsInputs, out: Path, report: Report) -> 
     random.Random(config.seed).shuffle(texts)
     texts = texts[: config.rows or len(texts)]
     held_out = max(1, round(config.test_fraction * len(texts)))
-    rows, words_in_all = list[dict[str, object]](), 0
+    rows, words_in_all, seen = list[dict[str, object]](), 0, set[str]()
     for number, (text, (_, offsets)) in enumerate(zip(texts, tokenise(tokenizer, texts), strict=True)):
         words = split_words(text)
         words_in_all += len(words)
@@ -124,7 +129,10 @@ def run(config: TextsConfig, inputs: TextsInputs, out: Path, report: Report) -> 
             if chunk.end - chunk.begin > room:
                 continue  # a single word that no encoder reads: nothing can be removed from it
             part = text[words.starts[chunk.first] : words.ends[chunk.last - 1]]
-            row_id = hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            row_id = hashlib.sha256(part.encode()).hexdigest()[:16]
+            if row_id in seen:
+                continue  # the same words in another text, which may be on the other side
+            seen.add(row_id)
             rows.append({"id": row_id, "text": part, "text_id": number, "held_out": number < held_out})
     if len({row["held_out"] for row in rows}) < 2:
         raise UserError(

@@ -48,6 +48,13 @@ def rows(*names):
     ]
 
 
+def test_a_chunk_that_two_texts_share_is_on_one_side_only(tmp_path, encoder):
+    shared = "The room is open. " * 15
+    written = [f"{shared}{'Ask for number'} {n}. " * 4 for n in range(6)]
+    chunks = list(read_records(chunked(tmp_path, encoder, written, test_fraction=0.5).chunks))
+    assert len({row["text"] for row in chunks}) == len(chunks)
+
+
 def test_every_kind_of_answer_finds_its_reason(tmp_path):
     def script(asked):
         text = asked["messages"][-1]["content"]
@@ -171,7 +178,7 @@ def chunked(tmp_path, encoder, rows, **fields):
 
 
 def test_texts_are_cut_at_sentence_ends_and_held_out_whole(tmp_path, encoder):
-    written = [f"Room {n} opens. " * 60 for n in range(10)]
+    written = [" ".join(f"Room {n} opens at {hour}." for hour in range(40)) for n in range(10)]
     found = chunked(tmp_path, encoder, [*written, written[0]], test_fraction=0.2)
     chunks = list(read_records(found.chunks))
     assert found.texts == 10  # equal ones once
@@ -191,6 +198,7 @@ def test_texts_are_cut_at_sentence_ends_and_held_out_whole(tmp_path, encoder):
         ([" ", "\n"], {}, "0 texts with words"),
         (["a b", "c d"], {"column": "body"}, "no column 'body'"),
         (["a b", None], {}, "is no text"),
+        (["a b", "\ud800"], {}, "is no text"),
     ],
 )
 def test_texts_that_cannot_be_used_are_refused(tmp_path, encoder, rows, fields, message):
