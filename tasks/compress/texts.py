@@ -20,7 +20,6 @@ from tasks.core.store import fetch
 from tasks.data.formats import parse
 from tasks.data.sources import read_files
 
-
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
