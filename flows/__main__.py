@@ -17,6 +17,7 @@ from tasks.core.temporary_server import tie_to_this_process
 
 COMMANDS = {
     "compare": "tasks.compare.command:run_compare",
+    "compress-text": "tasks.compress.command:run_compress_text",
     "plan": "tasks.plan.command:run_plan",
     "prune": "tasks.prune.command:run_prune",
 }

@@ -36,7 +36,7 @@ from tasks.report.show import show_report
 from tasks.reversal.config import NO_COPIES, ReversalConfig, check_reversal
 from tasks.sft import config as sft
 from tasks.sft.config import TrainingConfig
-from tasks.student import Student
+from tasks.student import Student, check_evaluation
 
 NOTHING_WRONG, NOTHING_NEW = "nothing is wrong any more", "the teacher brought nothing new"
 
@@ -80,6 +80,7 @@ def check(config: LLM2LLMConfig) -> None:
     preparing.check(config.data)
     sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
     check_reversal(config.reversal)
+    check_evaluation(config.evaluation)
     base_model.locate(config.student, "student.model")
     locate_teacher(config.teacher)
     check_judges(config.judges)

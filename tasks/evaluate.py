@@ -141,7 +141,7 @@ def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: R
         completions = generator.generate(prompts, sampling, progress)
 
     predictions = [
-        _predict(problem, example, completion, logprob)
+        predict(problem, example, completion, logprob)
         for example, completion, logprob in zip(examples, completions, logprobs, strict=True)
     ]
     results, begin = {}, 0
@@ -183,7 +183,10 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _predict(problem: Problem, example: Example, completion: Completion, logprob: float | None) -> Prediction:
+def predict(
+    problem: Problem, example: Example, completion: Completion, logprob: float | None = None
+) -> Prediction:
+    """An answered row with its score."""
     score = problem.score(example, completion.text)
     return Prediction(
         id=example.id,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tasks import evaluate
+from tasks.compress.weights import located
 from tasks.core.flow_run import Run
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.evaluate import EvaluationConfig, EvaluationInputs, SplitResult
@@ -55,6 +56,12 @@ class Student:
     ) -> dict[str, SplitResult]:
         """The model's results on data sets, by their names; `likelihood` records the right answers' probability."""
         changes = {"likelihood": True} if likelihood else {}
-        evaluation = self.evaluation.model_copy(update=changes)
+        engine = located(self.evaluation.engine, "evaluation.engine")
+        evaluation = self.evaluation.model_copy(update={"engine": engine} | changes)
         inputs = EvaluationInputs(model=model, splits=splits, problem=self.problem)
         return self.run.stage(evaluate.STAGE, evaluation, inputs, label=label).splits
+
+
+def check_evaluation(config: EvaluationConfig) -> None:
+    """Raise UserError for a compressor that cannot be had."""
+    located(config.engine, "evaluation.engine")

@@ -4,6 +4,7 @@ from pydantic import BaseModel
 
 from tasks import base_model
 from tasks.base_model import ModelConfig, locate
+from tasks.compress.weights import located
 from tasks.core.flow_run import Run
 from tasks.core.generators.load import EngineConfig
 from tasks.core.generators.openai_compatible import OpenAICompatible
@@ -21,16 +22,17 @@ class TeacherConfig(ModelConfig):
         return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.model_fields})
 
 
-def locate_teacher(config: TeacherConfig) -> TeacherConfig:
+def locate_teacher(config: TeacherConfig, field: str = "teacher") -> TeacherConfig:
     """Check that the teacher can be had, a server by asking it, and return it with the server's model filled in.
 
-    Raises UserError with the field and the mend.
+    `field` is where it stands in the flow's configuration. Raises UserError with the field and the mend.
     """
+    config = config.model_copy(update={"engine": located(config.engine, f"{field}.engine")})
     if config.engine.engine != "openai":
-        locate(config.weights(), "teacher.model")
+        locate(config.weights(), f"{field}.model")
         return config
     endpoint = config.engine.endpoint
-    served = OpenAICompatible(endpoint, field="teacher.engine.endpoint").check()
+    served = OpenAICompatible(endpoint, field=f"{field}.engine.endpoint").check()
     named = endpoint.model_copy(update={"model": served})
     return config.model_copy(update={"engine": config.engine.model_copy(update={"endpoint": named})})
 
@@ -42,11 +44,11 @@ class Teacher(BaseModel):
     weights: ModelRef | None = None
 
 
-def load_teacher(run: Run, config: TeacherConfig) -> Teacher:
+def load_teacher(run: Run, config: TeacherConfig, field: str = "teacher") -> Teacher:
     """The teacher of a configuration; a local model's weights are made a reference."""
-    located = locate_teacher(config)
+    located = locate_teacher(config, field)
     if located.engine.engine == "openai":
         return Teacher(engine=located.engine)
-    files = locate(config.weights(), "teacher.model")
-    found = run.stage(base_model.STAGE, config.weights(), files, label="teacher")
+    files = locate(config.weights(), f"{field}.model")
+    found = run.stage(base_model.STAGE, config.weights(), files, label=field)
     return Teacher(engine=located.engine, weights=found.model)

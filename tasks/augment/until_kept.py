@@ -46,6 +46,7 @@ class Augmented(BaseModel):
             "data/shortfall": float(self.shortfall),
             "teacher/calls": float(self.usage.calls),
             "teacher/tokens": float(self.usage.prompt_tokens + self.usage.completion_tokens),
+            "teacher/tokens_saved": float(self.usage.saved_tokens),
         }
 
     def parts(self) -> dict[str, Any]:

@@ -96,6 +96,13 @@ class Store:
         manifest.result = _relocate(manifest.result, _ROOT, self.root)
         return manifest
 
+    def newest(self, stage: str) -> Manifest | None:
+        """The manifest of a stage that was written last, or None when it has left none."""
+        with _mendable(self.root):
+            found = self._files.glob(f"{self.root}/{stage}/*/{MANIFEST}")
+            newest = max(found, key=self._files.modified, default=None)
+        return self.find(stage, Path(newest).parent.name) if newest else None
+
     def verify(self, manifest: Manifest) -> None:
         """Raise DamagedArtifact, naming the file, unless every file of the result is there and whole.
 

@@ -58,6 +58,7 @@ def test_completions_come_in_the_order_of_the_prompts_whatever_order_the_answers
     assert [answer.text for answer in answers] == [text.upper() for text in texts]
     assert made.usage.model_dump() == {
         "calls": 12, "prompt_tokens": 36, "completion_tokens": 24, "retries": 0, "errors": 0,
+        "saved_tokens": 0,
     }  # fmt: skip
 
 

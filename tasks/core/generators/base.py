@@ -64,6 +64,8 @@ class Usage(BaseModel):
     completion_tokens: int = 0
     retries: int = 0
     errors: int = 0
+    saved_tokens: int = 0
+    """Tokens that a compressor took away from the prompts, as its encoder counts them."""
 
 
 class Generator(Protocol):

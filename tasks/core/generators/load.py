@@ -1,9 +1,11 @@
 """Which engine answers prompts, and with which model."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from tasks.core.compression.config import CompressorConfig
 from tasks.core.config import PLACEMENT, Config
 from tasks.core.errors import UserError
 from tasks.core.generators.base import Generator
@@ -26,6 +28,8 @@ class EngineConfig(Config):
     """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32."""
     endpoint: EndpointConfig = EndpointConfig()
     """The server, for `openai`."""
+    compressor: CompressorConfig = CompressorConfig()
+    """What makes its prompts shorter, if anything."""
 
     @property
     def loads_model(self) -> bool:
@@ -34,8 +38,25 @@ class EngineConfig(Config):
 
 
 def load_generator(config: EngineConfig, model: ModelRef | None, *, field: str) -> Generator:
-    """The generator a configuration describes. `model` is not used by a server, which has its own; `field` is where
-    `config` stands in the flow's configuration ("teacher.engine"), for messages."""
+    """The generator a configuration describes, behind its compressor if it has one.
+
+    `model` is not used by a server, which has its own; `field` is where `config` stands in the flow's configuration
+    ("teacher.engine"), for messages. The compressor is in a folder by now (`tasks.compress.weights.located`).
+    """
+    generator = _load_engine(config, model, field)
+    if not config.compressor.model:
+        return generator
+    from tasks.core.compression.compressor import Compressor
+    from tasks.core.compression.token_classifier import load_token_classifier
+    from tasks.core.generators.compressed import CompressedGenerator
+
+    classifier = load_token_classifier(
+        Path(config.compressor.model), precision=config.precision, field=f"{field}.compressor.model"
+    )
+    return CompressedGenerator(generator, Compressor(classifier), config.compressor)
+
+
+def _load_engine(config: EngineConfig, model: ModelRef | None, field: str) -> Generator:
     if config.engine == "openai":
         return OpenAICompatible(config.endpoint, field=f"{field}.endpoint")
     if model is None:

@@ -1,0 +1,1 @@
+"""LLMLingua-2: a prompt compressor distilled from a teacher, trained, measured, and used."""

@@ -1,0 +1,51 @@
+"""Where a compressor's weights are: the folder that is named, the hub, or what was trained last in the store."""
+
+from pathlib import Path
+
+from tasks import base_model
+from tasks.base_model import ModelConfig
+from tasks.core.compression.token_classifier import check_architecture
+from tasks.core.digests import folder_digest
+from tasks.core.errors import UserError
+from tasks.core.generators.load import EngineConfig
+from tasks.core.references import ModelRef
+from tasks.core.settings import default_store
+from tasks.core.store import Store, fetch
+
+TRAINING = "compressor_training"
+"""The stage that leaves compressors in the store."""
+
+
+def compressor_folder(model: str, store: str) -> Path:
+    """The folder of the compressor that is named, or of the one trained last.
+
+    Raises UserError when there is none, or it cannot be had.
+    """
+    if model:
+        base_model.locate(ModelConfig(model=model), "model")
+        return base_model.model_folder(ModelConfig(model=model))
+    place = Store(store or default_store())
+    found = place.newest(TRAINING)
+    if found is None:
+        raise UserError(
+            f"no compressor was trained in {place.root}",
+            field="model",
+            mend="train one with `python -m flows compress`, or name a folder or a hub model with --model=",
+        )
+    return fetch(ModelRef.model_validate(found.result["model"]))
+
+
+def located(engine: EngineConfig, field: str) -> EngineConfig:
+    """The engine with its compressor, if it has one, as a folder with a digest, which is what a cache key hangs on.
+
+    Raises UserError, which names `field` (`teacher.engine`), when there is no such compressor.
+    """
+    compressor = engine.compressor
+    if not compressor.model:
+        return engine
+    config, name = ModelConfig(model=compressor.model), f"{field}.compressor.model"
+    base_model.locate(config, name)
+    folder = base_model.model_folder(config)
+    check_architecture(folder, name)
+    found = {"model": str(folder), "digest": folder_digest(folder)}
+    return engine.model_copy(update={"compressor": compressor.model_copy(update=found)})

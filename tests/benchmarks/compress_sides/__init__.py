@@ -1,0 +1,1 @@
+"""The three processes that the benchmark `compress` compares, and what they share."""

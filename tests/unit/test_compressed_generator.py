@@ -1,0 +1,75 @@
+"""A generator behind a compressor: which messages get shorter, and what is counted."""
+
+import pytest
+
+from tasks.compress.weights import located
+from tasks.core.compression.config import CompressorConfig
+from tasks.core.config import identity
+from tasks.core.errors import UserError
+from tasks.core.generators.base import Sampling
+from tasks.core.generators.endpoint import EndpointConfig
+from tasks.core.generators.load import EngineConfig, load_generator
+from tests.scripted_server import ScriptedServer
+from tests.tiny_encoder import TEXTS, build_tiny_encoder
+
+LONG = " ".join(TEXTS * 2)
+PROMPT = [
+    {"role": "system", "content": f"System. {LONG}"},
+    {"role": "user", "content": LONG},
+    {"role": "assistant", "content": "Short one."},
+    {"role": "user", "content": f"Last. {LONG}"},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build_tiny_encoder(tmp_path_factory.mktemp("compressor") / "bert")
+
+
+def engine(folder, url="http://127.0.0.1:1/v1", **fields):
+    compressor = CompressorConfig(model=str(folder), rate=0.5, **fields)
+    return EngineConfig(
+        engine="openai", endpoint=EndpointConfig(url=url, model="scripted"), compressor=compressor
+    )
+
+
+def sent(folder, **fields):
+    with ScriptedServer() as server:
+        generator = load_generator(located(engine(folder, server.url, **fields), "x"), None, field="x")
+        generator.generate([PROMPT, PROMPT], Sampling())
+        return [message["content"] for message in server.requests[0].json["messages"]], generator.usage
+
+
+def test_long_messages_but_the_systems_and_the_last_get_shorter(folder):
+    contents, usage = sent(folder)
+    assert [contents[place] for place in (0, 2, 3)] == [PROMPT[place]["content"] for place in (0, 2, 3)]
+    assert 0.3 < len(contents[1]) / len(LONG) < 0.7
+    assert usage.saved_tokens > 0
+    assert usage.calls == 2
+    once = sent(folder, roles=("user", "assistant", "system"), last=True)
+    assert len(once[0][3]) < 0.7 * len(PROMPT[3]["content"])
+    assert once[1].saved_tokens > 2 * usage.saved_tokens
+
+
+def test_nothing_is_sent_empty(folder):
+    with ScriptedServer() as server:
+        config = located(engine(folder, server.url), "x")
+        config = config.model_copy(update={"compressor": config.compressor.model_copy(update={"rate": 0.0})})
+        load_generator(config, None, field="x").generate([PROMPT], Sampling())
+        assert server.requests[0].json["messages"] == PROMPT
+
+
+def test_a_cache_key_hangs_on_the_compressors_files_and_not_on_their_place(folder, tmp_path):
+    elsewhere = build_tiny_encoder(tmp_path / "same")
+    other = build_tiny_encoder(tmp_path / "other", seed=1)
+    keys = [identity(located(engine(place), "x")) for place in (folder, elsewhere, other)]
+    assert keys[0] == keys[1]
+    assert keys[0] != keys[2]
+
+
+def test_what_is_no_compressor_is_refused_before_anything_is_loaded(tmp_path):
+    encoder = build_tiny_encoder(tmp_path / "encoder", head=False)
+    with pytest.raises(UserError, match=r"teacher\.engine\.compressor\.model: .* no compressor"):
+        located(engine(encoder), "teacher.engine")
+    with pytest.raises(UserError, match="there is no"):
+        located(engine(tmp_path / "missing"), "teacher.engine")
