@@ -162,4 +162,12 @@ def _operations(rounds: list[dict[str, dict[str, int]]]) -> list[OperationFigure
     ]
 
 
-STAGE = Stage("instruct", run, WritingConfig, WritingInputs, WritingResult, own_process=True)
+STAGE = Stage(
+    "instruct",
+    run,
+    WritingConfig,
+    WritingInputs,
+    WritingResult,
+    own_process=True,
+    loads_model=lambda config, inputs: inputs.teacher.engine.loads_model,
+)

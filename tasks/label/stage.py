@@ -204,4 +204,12 @@ def figures_of(
     return figures
 
 
-STAGE = Stage("label", run, LabellingConfig, LabelInputs, LabelResult, own_process=True)
+STAGE = Stage(
+    "label",
+    run,
+    LabellingConfig,
+    LabelInputs,
+    LabelResult,
+    own_process=True,
+    loads_model=lambda config, inputs: inputs.teacher.engine.loads_model,
+)
