@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,8 @@ from deployments.service.health import answers, client
 from deployments.service.processes import Record
 
 PREFECT, MLFLOW, WORKER = "prefect", "mlflow", "worker"
+
+_PATIENCE_WITH_SQLITE_S = 30.0
 
 _SECRETS = ("DATABASE_URL", AUTHENTICATION, NOTIFY_URL)
 """Variables of `make up` that no service and no run inherits; each server is given what it needs of them."""
@@ -70,7 +73,7 @@ def environment(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str
         "PYTHONUNBUFFERED": "1",
         # Seconds between two signs of life; deployments/automations.yaml says what becomes of a run without.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",  # on one machine asking costs nothing, and Run is answered at once
+        "PREFECT_WORKER_QUERY_SECONDS": "5",  # half of Prefect's own, so that Run is answered sooner
         # A server that is started again must not cost a run: both clients wait, in growing steps, for four minutes.
         "PREFECT_CLIENT_MAX_RETRIES": "7",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",
@@ -134,15 +137,21 @@ def worker_name() -> str:
 
 
 def call(config: ServiceConfig, method: str, path: str, body: object = None) -> httpx.Response:
-    """A request to Prefect's API, for which its client need not be imported."""
+    """A request to Prefect's API, for which its client need not be imported; asks again, as that does, while SQLite is
+    locked by another request."""
     user, _, password = config.authentication.partition(":")
-    return client().request(
-        method,
-        f"{config.prefect_url}/api{path}",
-        json=body,
-        auth=(user, password) if user else None,
-        timeout=30,
-    )
+    deadline = time.monotonic() + _PATIENCE_WITH_SQLITE_S
+    while True:
+        answer = client().request(
+            method,
+            f"{config.prefect_url}/api{path}",
+            json=body,
+            auth=(user, password) if user else None,
+            timeout=30,
+        )
+        if answer.status_code != 503 or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.5)
 
 
 def _is_polling(config: ServiceConfig, record: Record) -> bool:

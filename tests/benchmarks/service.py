@@ -50,7 +50,11 @@ class Bench:
 
     def press(self) -> str:
         """What the page's Run does; the run's id."""
-        return str(start(self.service.api, self.deployment, self.config()).json()["id"])
+        config = self.config()
+        # SQLite may be locked for a moment: then Prefect's own clients ask again as well.
+        while (answer := start(self.service.api, self.deployment, config)).status_code == 503:
+            time.sleep(0.2)
+        return str(answer.raise_for_status().json()["id"])
 
     def state(self, run: str) -> str:
         return str(self.service.get(f"/flow_runs/{run}")["state"]["type"])

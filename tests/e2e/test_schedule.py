@@ -71,7 +71,7 @@ def test_a_schedule_of_seconds_retrains_as_rows_arrive_and_never_overlaps_itself
         with ScriptedServer() as teacher:
             place = Place(tmp_path / "place", tiny_model, teacher.url, service.api)
             place.tracking = f"http://127.0.0.1:{service.mlflow}"
-            scheduled = Scheduled(service, place, every_s=3)
+            scheduled = Scheduled(service, place, every_s=10)
             wait_until(lambda: len(scheduled.decisions(place)) == 1)
             place.drop("more.jsonl", messages(100, 120))
             wait_until(lambda: len(scheduled.decisions(place)) == 2)

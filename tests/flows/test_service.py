@@ -264,6 +264,7 @@ def test_a_run_outlives_down_and_up_and_only_what_died_is_started_again(service,
     assert (other.status_code, api.status_code) == (200, 403)
 
 
+@pytest.mark.timeout(1800)
 def test_servers_that_are_killed_during_a_training_are_started_again_and_the_run_goes_on(service, tiny_model):
     service.up()
     deployment = service.get("/deployments/name/llm2llm/demo")
@@ -291,6 +292,7 @@ def automate(service: Service, *files: Path, **variables: str) -> "subprocess.Co
     return subprocess.run(program, cwd=ROOT, env=environment, text=True, capture_output=True)
 
 
+@pytest.mark.timeout(1800)
 def test_automations_notify_start_a_retraining_and_find_dead_runs(service, tmp_path):
     service.up()
     infra = ROOT / "infra" / "automations"
@@ -335,6 +337,7 @@ def test_automations_notify_start_a_retraining_and_find_dead_runs(service, tmp_p
     assert config == preset | {"location": "/new/rows"}
 
 
+@pytest.mark.timeout(1800)
 def test_a_service_with_other_settings_is_refused_and_down_ends_everything(service):
     service.up()
     after = service.pids()
