@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _CANDIDATES = 8
-"""Of a word that is repeated within the window, so many places are compared."""
+"""Of a word that is repeated within the window, so many places ahead and behind are compared."""
+_NEIGHBOUR = 40
 _ENDINGS = (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""))
 
 
@@ -42,10 +43,11 @@ def align(original: Sequence[str], compressed: Sequence[str], window: int) -> Al
     """Label the original's words (LLMLingua-2, arXiv 2403.12968, section 4.1 and algorithm 1).
 
     Every word of the shorter text is looked for among the words not yet labelled, forward from where the one before it
-    was found, then backward, at most `window` words away. Words are the same up to case and English inflection. Of
-    several places the one wins whose neighbours are the word's neighbours in the shorter text too, then the one that is
-    spelled the same, then the nearest: a repeated word goes where its context is. Labels stand on the words as they are
-    written. Takes time in proportion to the number of words.
+    was found, and backward, at most `window` words away. Words are the same up to case and English inflection; labels
+    stand on the words as they are written. Of several places the nearest wins, a step backward counting as two. A
+    neighbour that is the word's neighbour in the shorter text too outweighs `_NEIGHBOUR` steps: a repeated word goes
+    where its context is. (If any place ahead came before all behind, the search would run ahead after a word that was
+    moved, and in long texts not find back.) Takes time in proportion to the number of words.
     """
     keys, wanted = [word_key(word) for word in original], [word_key(word) for word in compressed]
     places: dict[str, list[int]] = defaultdict(list)
@@ -53,12 +55,12 @@ def align(original: Sequence[str], compressed: Sequence[str], window: int) -> Al
         places[key].append(place)
     kept, absent, reordered, at = [False] * len(keys), 0, 0, 0
 
-    def fit(place: int, number: int) -> tuple[int, bool]:
+    def fit(place: int, number: int) -> float:
         after, before = place + 1, place - 1
-        neighbours = int(
-            number + 1 < len(wanted) and after < len(keys) and keys[after] == wanted[number + 1]
-        ) + int(number > 0 and before >= 0 and kept[before] and keys[before] == wanted[number - 1])
-        return neighbours, original[place] == compressed[number]
+        follows = number + 1 < len(wanted) and after < len(keys) and keys[after] == wanted[number + 1]
+        precedes = number > 0 and before >= 0 and kept[before] and keys[before] == wanted[number - 1]
+        steps = place - at if place >= at else 2 * (at - place)
+        return _NEIGHBOUR * (follows + precedes) + 0.5 * (original[place] == compressed[number]) - steps
 
     for number, key in enumerate(wanted):
         there = places.get(key)
@@ -66,15 +68,12 @@ def align(original: Sequence[str], compressed: Sequence[str], window: int) -> Al
             absent += 1
             continue
         middle = bisect_left(there, at)
-        forward = _free(there, range(middle, len(there)), kept, at - window, at + window)
-        # `max` takes the first of equals, and the nearest stands first.
-        best = max(forward, key=lambda place: fit(place, number), default=None)
+        ahead = _free(there, range(middle, len(there)), kept, at - window, at + window)
+        behind = _free(there, range(middle - 1, -1, -1), kept, at - window, at + window)
+        best = max([*ahead, *behind], key=lambda place: fit(place, number), default=None)
         if best is None:
-            backward = _free(there, range(middle - 1, -1, -1), kept, at - window, at + window)
-            best = max(backward, key=lambda place: fit(place, number), default=None)
-            if best is None:
-                continue
-            reordered += 1
+            continue
+        reordered += best < at
         kept[best] = True
         at = best + 1
     return Alignment(kept, len(wanted), absent, reordered)

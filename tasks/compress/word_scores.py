@@ -40,8 +40,14 @@ class WordScores(BaseModel):
 def score_words(classifier: TokenClassifier, pairs: Sequence[Mapping[str, Any]]) -> tuple[WordScores, bytes]:
     """The figures on labelled chunks, and the calibration as a PNG."""
     scored = Compressor(classifier).score([Document(pair["text"]) for pair in pairs], ChunkConfig())
-    labels = [np.array([label == "1" for label in pair["labels"]]) for pair in pairs]
-    likely = [one.probability for one in scored]
+    labels = [np.array([label == "1" for label in pair["labels"]], dtype=bool) for pair in pairs]
+    return word_scores([one.probability for one in scored], labels)
+
+
+def word_scores(
+    likely: Sequence[NDArray[np.float64]], labels: Sequence[NDArray[np.bool_]]
+) -> tuple[WordScores, bytes]:
+    """The figures and the picture from each chunk's probabilities and labels, one per word."""
     probability, kept = np.concatenate(likely), np.concatenate(labels)
     precision, recall, f1 = _f1(probability > 0.5, kept)
     matched = np.concatenate([_likeliest(p, int(k.sum())) for p, k in zip(likely, labels, strict=True)])

@@ -8,7 +8,7 @@ import pytest
 from tasks.compress import training
 from tasks.compress.training import CompressorTrainingInputs, token_rows
 from tasks.compress.training_config import CompressorTrainingConfig
-from tasks.compress.word_scores import score_words
+from tasks.compress.word_scores import score_words, word_scores
 from tasks.core.compression.token_classifier import load_token_classifier
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
@@ -112,26 +112,11 @@ def test_every_token_has_the_label_of_its_word(encoder):
     assert len(cut["input_ids"]) == len(cut["labels"]) == 16
 
 
-def test_scores_of_a_hand_made_case(monkeypatch, encoder):
-    """Probabilities 0.9 0.6 0.4 0.2 for labels 1 0 1 0."""
-    from tasks.core.compression.token_classifier import TokenClassifier
-
-    class Fixed(TokenClassifier):
-        def __init__(self):
-            pass
-
-        def room(self, max_length):
-            return 100
-
-        def tokenise(self, texts):
-            offsets = np.array([[0, 1], [2, 3], [4, 5], [6, 7]])
-            return [(np.arange(4), offsets) for _ in texts]
-
-        def probabilities(self, chunks, batch_tokens, progress=None):
-            return [np.array([0.9, 0.6, 0.4, 0.2]) for _ in chunks]
-
-    scores, picture = score_words(Fixed(), [{"text": "a b c d", "labels": "1010"}])
-    assert (scores.precision, scores.recall, scores.f1, scores.f1_at_rate) == (0.5, 0.5, 0.5, 0.5)
+def test_scores_of_a_hand_made_case():
+    likely, labels = [[0.9, 0.6, 0.4], [0.2]], [[True, False, True], [False]]
+    scores, picture = word_scores(list(map(np.array, likely)), list(map(np.array, labels)))
+    assert (scores.precision, scores.recall, scores.f1) == (0.5, 0.5, 0.5)
+    assert scores.f1_at_rate == 0.5  # two of the first chunk are kept: 0.9 and 0.6; none of the second
     assert scores.calibration_error == pytest.approx((0.1 + 0.6 + 0.6 + 0.2) / 4)
     assert picture.startswith(b"\x89PNG")
 
