@@ -1,13 +1,13 @@
 """The symbolic reversal task (arXiv 2403.13799): standard training, every reversal, and both baselines.
 
-    python -m tests.benchmarks reverse-symbolic [--seeds 0 1 2] [--arms entity word] [--at-once 2]
+    python -m tests.benchmarks reverse-symbolic [--seeds 0 1 2] [--passes 130] [--at-once 2]
 
 Names of 1 to 5 tokens, 40 pairs of each length, are paired at random. All pairs are stated forward ("a … has feature
 b …"), and half of them backward as well ("b … is feature of a …"), so that the second statement can be learned; asked
 are both statements of the other half. A Llama of 0.9 million weights learns this from scratch, in the flow's own loop
-and stages. Every arm sees each row and each copy 100 times; standard training sees the rows alone, as often
+and stages. Every arm sees each row and each copy 130 times; standard training sees the rows alone, as often
 (data-matched) and for as many steps (compute-matched). Right is an answer that is the name word for word; the share of
-chance is 1 of 400 for a single token. Every stage is cached beneath build/bench, so that an interrupted benchmark goes
+chance is 1 of 400 for a single token. A word is a token here, so that the two reversals are one. Every stage is cached beneath build/bench, so that an interrupted benchmark goes
 on, and a killed training from its checkpoint.
 """
 
@@ -25,16 +25,15 @@ from tasks.core.settings import set_environment
 from tests.cached_run import CachedRun
 
 HOME = Path(__file__).parents[2] / "build" / "bench" / "reverse-symbolic"
-LENGTHS, PAIRS, WORDS = (1, 2, 3, 4, 5), 20, 400
-EPOCHS, WIDTH, LAYERS = 200, 128, 4
-TRAINING = {"learning_rate": 1e-3, "batch_size": 32, "batching": "random"}
+LENGTHS, WORDS, LAYERS = (1, 2, 3, 4, 5), 400, 4
+TRAINING = {"learning_rate": 1e-3, "batch_size": 64, "batching": "random"}
 ENTITY = "entity"
 ARMS: dict[str, dict[str, Any]] = {name: {"by": name} for name in (ENTITY, "token", "word")} | {
     f"segment, k = {k}": {"by": "segment", "longest_segment": k} for k in (1, 3, 5)
 }
 
 
-def write_table(path: Path, seed: int) -> None:
+def write_table(path: Path, seed: int, pairs: int) -> None:
     """The pairs; half of every length are taught both ways."""
     draw = Random(seed)
     seen = set[str]()
@@ -55,12 +54,12 @@ def write_table(path: Path, seed: int) -> None:
             "backward": "{object} is feature of {subject}",
         }
         for length in LENGTHS
-        for _ in range(PAIRS)
+        for _ in range(pairs)
     )
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def write_model(folder: Path, seed: int) -> None:
+def write_model(folder: Path, seed: int, width: int) -> None:
     """A random Llama, and a tokenizer to which every word is a token."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -84,8 +83,8 @@ def write_model(folder: Path, seed: int) -> None:
     )
     config = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         max_position_embeddings=64,
@@ -99,14 +98,13 @@ def write_model(folder: Path, seed: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def arm(name: str, seed: int) -> dict[str, list[float]]:
+def arm(name: str, seed: int, folder: Path, passes: int) -> dict[str, list[float]]:
     """One arm; the share right backward by length, of the arm and, beside ENTITY, of the baselines."""
-    folder = HOME / f"seed-{seed}"
     config = ReverseConfig.model_validate(
         {
             "facts": {"table": str(folder / "facts.jsonl"), "both_ways": 0.5, "seed": seed},
             "student": {"model": str(folder / "model")},
-            "reversal": {"passes": EPOCHS, "seed": seed} | ARMS[name],
+            "reversal": {"passes": passes, "seed": seed} | ARMS[name],
             "baselines": name == ENTITY,
             "training": {"method": "full", "epochs": 1, "seed": seed, "checkpoint_steps": 200} | TRAINING,
             "evaluation": {"max_new_tokens": 8},
@@ -127,18 +125,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--at-once", type=int, default=2, help="trainings side by side, one core each")
+    parser.add_argument("--pairs", type=int, default=40, help="of each length")
+    parser.add_argument("--passes", type=int, default=130, help="how often a row and a copy are seen")
+    parser.add_argument("--width", type=int, default=128)
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    HOME.mkdir(parents=True, exist_ok=True)
     set_environment()
-    for seed in asked.seeds:
-        folder = HOME / f"seed-{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "model" / "tokenizer.json").exists():
-            write_table(folder / "facts.jsonl", seed)
-            write_model(folder / "model", seed)
+    folders = {seed: HOME / f"seed-{seed}-pairs-{asked.pairs}-width-{asked.width}" for seed in asked.seeds}
+    for seed, folder in folders.items():
+        folder.mkdir(exist_ok=True)
+        write_table(folder / "facts.jsonl", seed, asked.pairs)
+        if not (folder / "model" / "tokenizer.json").exists():  # written last
+            write_model(folder / "model", seed, asked.width)
     calls = [(name, seed) for seed in asked.seeds for name in asked.arms]
     with ThreadPoolExecutor(asked.at_once) as pool:
-        found = list(pool.map(lambda call: arm(*call), calls))
+        found = list(pool.map(lambda call: arm(*call, folders[call[1]], asked.passes), calls))
     table: dict[str, list[list[float]]] = {}
     for shares in found:
         for name, by_length in shares.items():
@@ -148,7 +150,7 @@ def main() -> None:
     print(f"{'':20}" + "".join(f"{length:>8}" for length in LENGTHS))
     for name, shares_of_it in means.items():
         print(f"{name:20}" + "".join(f"{share:>8.1%}" for share in shares_of_it))
-    print(json.dumps(_figures(means) | {"seeds": asked.seeds, "backward": means}))
+    print(json.dumps(_figures(means) | {"asked": vars(asked), "backward": means}))
 
 
 def _figures(means: dict[str, list[float]]) -> dict[str, Any]:
