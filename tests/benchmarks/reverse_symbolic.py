@@ -7,7 +7,8 @@ b …"), and half of them backward as well ("b … is feature of a …"), so tha
 are both statements of the other half. A Llama of 0.9 million weights learns this from scratch, in the flow's own loop
 and stages. Every arm sees each row and each copy 130 times; standard training sees the rows alone, as often
 (data-matched) and for as many steps (compute-matched). Right is an answer that is the name word for word; the share of
-chance is 1 of 400 for a single token. A word is a token here, so that the two reversals are one. Every stage is cached beneath build/bench, so that an interrupted benchmark goes
+chance is 1 of 400 for a single token. A word is a token here, so that the two reversals are one. Every stage is
+cached beneath build/bench, so that an interrupted benchmark goes
 on, and a killed training from its checkpoint.
 """
 
