@@ -1,4 +1,4 @@
-# make install | demo | up | down | test | lint | bench NAME=x
+# make install | demo | up | down | test | test-slow | lint | bench NAME=x
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ HOME_DEMO := build/demo
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: install demo up down test lint bench clean
+.PHONY: install demo up down test test-slow lint bench clean
 
 install: $(VENV)/.installed
 
@@ -30,7 +30,10 @@ down:
 	$(BIN)/python -m deployments.service down
 
 test: install
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-slow: install
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: install
 	$(BIN)/ruff check .

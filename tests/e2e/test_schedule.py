@@ -12,7 +12,7 @@ from tests.flows.test_retrain import Place, messages
 from tests.flows.test_service import Service, wait_until
 from tests.scripted_server import ScriptedServer
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
 
 NOTHING_NEW = "Nothing new"
 

@@ -57,6 +57,7 @@ def test_two_fields_of_the_form_start_a_run_whose_page_shows_its_report(service)
         page.get_by_text("test accuracy").first.wait_for()
         page.screenshot(path=SCREENS / "service-artifact.png")
         page.go_back()
+        page.get_by_text("Artifacts", exact=True).first.click()
         page.get_by_text("llm2llm-report").first.click()
         page.locator(f"a[href^='http://127.0.0.1:{service.mlflow}']").first.wait_for()
         page.goto(
@@ -77,19 +78,20 @@ def test_mlflow_compares_the_curves_of_two_runs(service):
     deployment = service.get("/deployments/name/llm2llm/snips")
     config = deployment["parameters"]["config"]
     data = {"train": "deployments/data/library-train.jsonl", "test": "deployments/data/library-test.jsonl"}
+    client, runs = MlflowClient(f"http://127.0.0.1:{service.mlflow}"), []
     for kind in ("base", "continue"):
         settings = config | {"start": kind, "iterations": 2, "data": config["data"] | data}
         run = start(service.api, deployment, settings).json()["id"]
         wait_until(
             lambda run=run: service.get(f"/flow_runs/{run}")["state"]["type"] in ("COMPLETED", "FAILED")
         )
-    client = MlflowClient(f"http://127.0.0.1:{service.mlflow}")
-    [experiment] = [one for one in client.search_experiments() if one.name != "Default"]
-    found = client.search_runs([experiment.experiment_id], "tags.method = 'llm2llm' and params.start != ''")
-    runs = {run.data.params["start"]: run for run in found}
-    assert all(len(client.get_metric_history(run.info.run_id, "eval/accuracy")) == 2 for run in runs.values())
-    names = [run.info.run_name for run in runs.values()]
-    pair = json.dumps([run.info.run_id for run in runs.values()])
+        [experiment] = [one for one in client.search_experiments() if one.name != "Default"]
+        ours = f"tags.`prefect.flow_run_id` = '{run}' and params.start = '{kind}'"
+        runs += client.search_runs([experiment.experiment_id], ours)
+    histories = [client.get_metric_history(run.info.run_id, "eval/accuracy") for run in runs]
+    assert [len(history) for history in histories] == [2, 2]
+    names = [run.info.run_name for run in runs]
+    pair = json.dumps([run.info.run_id for run in runs])
     compared = (
         f"/#/compare-runs?runs={quote(pair)}&experiments={quote(json.dumps([experiment.experiment_id]))}"
     )

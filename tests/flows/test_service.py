@@ -264,6 +264,7 @@ def test_a_run_outlives_down_and_up_and_only_what_died_is_started_again(service,
     assert (other.status_code, api.status_code) == (200, 403)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_servers_that_are_killed_during_a_training_are_started_again_and_the_run_goes_on(service, tiny_model):
     service.up()
