@@ -33,7 +33,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
 
 
 def submit(page: Any) -> None:
-    """Press Submit until the page has taken it: for a moment after typing it still goes by what it had found missing."""
+    """Press Submit until the page has taken it: for a moment after typing it still goes by what was missing before."""
     form = page.url
     for _ in range(20):
         page.get_by_role("button", name="Submit").click()
