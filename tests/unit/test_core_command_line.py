@@ -239,5 +239,9 @@ def test_commands_that_are_no_flows_are_listed_after_them_and_each_exists(capsys
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert names == [*program.flow_names(), *program.COMMANDS]
     for name in program.COMMANDS:
-        assert program.main([name, "--help"]) == 0
+        try:
+            code = program.main([name, "--help"])
+        except SystemExit as end:  # so does the library that reads a configuration from flags
+            code = int(end.code or 0)
+        assert code == 0
         assert f"python -m flows {name}" in capsys.readouterr().out
