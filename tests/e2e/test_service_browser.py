@@ -86,6 +86,7 @@ def test_two_fields_of_the_form_start_a_run_whose_page_shows_its_report(service)
     assert (data["train"], data["seed_per_label"]) == ("deployments/data/library-train.jsonl", 1)
 
 
+@pytest.mark.slow
 def test_mlflow_compares_the_curves_of_two_runs(service):
     deployment = service.get("/deployments/name/llm2llm/snips")
     config = deployment["parameters"]["config"]

@@ -160,6 +160,7 @@ def test_rejected_by_command_it_is_recorded_with_the_reason_and_the_run_ends(dep
     assert (tags["approval"], tags["approval.reason"]) == ("rejected", "too terse")
 
 
+@pytest.mark.slow
 def test_when_nobody_answers_in_time_the_server_starts_the_run_anew_and_it_records_that(deployed):
     run = deployed.submit("silent", timeout_hours=20 / 3600)
     assert deployed.execute(run) is None

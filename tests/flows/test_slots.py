@@ -67,6 +67,7 @@ def test_where_there_is_no_limit_nothing_is_taken(limits):
     assert said == []
 
 
+@pytest.mark.slow
 def test_with_two_slots_two_calls_run_side_by_side_and_never_three(limits, tmp_path):
     limits.make(2)
     mapped = Mapped(tmp_path)
@@ -92,6 +93,7 @@ def said_by_a_server(config: Any, inputs: Any) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_two_flows_share_one_slot_say_that_they_wait_and_both_end(limits, tmp_path, capfd):
     limits.make(1)
     lease = limits.take()
