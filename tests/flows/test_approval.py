@@ -95,6 +95,7 @@ def tags_of(deployed: Deployed, name: str) -> dict[str, str]:
     return dict(deployed.registry(name).versions()[-1].tags)
 
 
+@pytest.mark.slow
 def test_approved_in_the_form_the_run_goes_on_where_it_was(deployed):
     run = deployed.submit("formed")
     assert deployed.execute(run) is None

@@ -96,6 +96,7 @@ def most_under_way(lines: list[tuple[str, str]]) -> int:
     return most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("runner", "at_once", "together"),
     [

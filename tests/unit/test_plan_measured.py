@@ -36,6 +36,8 @@ from tasks.sft.config import TrainingConfig
 from tasks.sft.stage import TrainingInputs
 from tasks.sft.stage import run as fine_tune
 
+pytestmark = pytest.mark.slow
+
 WITHIN = 0.15
 PROBLEM = ProblemConfig(name="exact_match")
 STEPS = 2  # the second one has the optimizer's state
