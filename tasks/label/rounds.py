@@ -89,10 +89,11 @@ class Labeller:
             if watch:
                 watch(number, round(done / total * len(pending)), len(pending))
 
-        alone: list[int] = []
+        single: list[int] = []
+        unread: list[int] = []
         while batches:
             asked = [one for one in batches if len(one) > 1]
-            alone += [one[0] for one in batches if len(one) == 1]
+            single += [one[0] for one in batches if len(one) == 1]
             batches = []
             prompts = [self._batch_prompt([rows[row] for row in one]) for one in asked]
             answers = self._ask(this, prompts, [len(one) for one in asked], rows, asked, progress)
@@ -108,8 +109,8 @@ class Labeller:
                 found = read_batch(self.problem, [rows[row] for row in one], answer.text)
                 this.ballots |= {one[place]: ballot for place, ballot in found.ballots.items()}
                 counts.update({fault: getattr(found, fault) for fault in FAULTS})
-                alone += [row for place, row in enumerate(one) if place not in found.ballots]
-        self._alone(this, rows, alone, counts, progress)
+                unread += [row for place, row in enumerate(one) if place not in found.ballots]
+        self._alone(this, rows, single, unread, counts, progress)
         this.counts = {name: counts[name] for name in (*FAULTS, "alone", "halved", "unanswered")}
         this.usage = _difference(self.generator.usage, before)
         this.seconds = time.monotonic() - begun
@@ -119,16 +120,14 @@ class Labeller:
         self,
         this: Round,
         rows: Sequence[Example],
-        alone: list[int],
+        single: Sequence[int],
+        unread: Sequence[int],
         counts: Counter[str],
         progress: Callable[[int, int], None],
     ) -> None:
-        """Ask for rows one by one, those without a readable answer once more, as often as is allowed."""
-        attempts = max(1, self.config.ask_again) if self.config.batch_size == 1 else self.config.ask_again
-        for attempt in range(attempts):
-            alone = [row for row in alone if this.ballots[row] is None]
-            if not alone:
-                return
+        """Ask for the rows that no batch asked for, and again, as often as is allowed, for all without an answer."""
+        for attempt in range(self.config.ask_again + 1):
+            alone = [row for row in (*single, *(unread if attempt else ())) if this.ballots[row] is None]
             counts["alone"] += len(alone)
             prompts = [single_prompt(self.problem, rows[row], self.demonstrations) for row in alone]
             asked = [[row] for row in alone]

@@ -190,6 +190,12 @@ def test_batches_can_shrink_each_for_itself_as_published(tmp_path):
     assert sum(sizes[False][2]) == 8
 
 
+def test_a_row_that_no_batch_has_room_for_is_asked_alone_also_where_nothing_is_asked_again(tmp_path):
+    with ScriptedServer(honest) as server:
+        result = label(tmp_path, server, count=5, batch_size=4, ask_again=0)
+    assert (result.accuracy, result.rounds[0].counts["alone"], result.rounds[0].answered) == (1.0, 1, 5)
+
+
 @pytest.mark.parametrize("size", [1, 4])
 def test_one_row_is_a_batch_too(tmp_path, size):
     with ScriptedServer(honest) as server:
