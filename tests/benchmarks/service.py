@@ -18,11 +18,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from deployments.service.config import ROOT
 from tasks.core.slots import GPU_SLOTS
+from tests.asking_again import PREFECT_CLIENT
 from tests.flows.test_service import Service, start, tiny
 from tests.tiny_model import build_tiny_model
 
@@ -111,7 +111,7 @@ def queued(bench: Bench) -> dict[str, Any]:
     """Twenty runs at once: how many completed, how often each was started, and how long that took."""
     pool, queue = bench.deployment["work_pool_name"], bench.deployment["work_queue_name"]
     address = f"{bench.service.api}/work_pools/{pool}/queues/{queue}"
-    httpx.patch(address, json={"concurrency_limit": AT_ONCE}, timeout=60).raise_for_status()
+    PREFECT_CLIENT.patch(address, json={"concurrency_limit": AT_ONCE}).raise_for_status()
     begun = time.monotonic()
     runs = [bench.press() for _ in range(QUEUED)]
     most = bench.wait(runs)

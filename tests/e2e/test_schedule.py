@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tasks.core.tracking import Tracking, TrackingConfig
+from tests.asking_again import PREFECT_CLIENT
 from tests.flows.test_retrain import Place, messages
 from tests.flows.test_service import Service, wait_until
 from tests.scripted_server import ScriptedServer
@@ -58,7 +58,7 @@ class Scheduled:
     def stop(self) -> None:
         """Switch the schedule off, and wait for the firing that is under way."""
         path = f"/deployments/{self.deployment}/schedules/{self.schedule}"
-        httpx.delete(f"{self.service.api}{path}", timeout=60).raise_for_status()
+        PREFECT_CLIENT.delete(f"{self.service.api}{path}").raise_for_status()
         wait_until(lambda: all(run["end_time"] for run in self.runs()), 120)
 
 

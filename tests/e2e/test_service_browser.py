@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 from mlflow import MlflowClient
 
+from tests.asking_again import PREFECT_CLIENT
 from tests.e2e.test_browser import CHROMIUM, SCREENS, browse
 from tests.flows.test_service import Service, start, tiny, wait_until
 
@@ -27,7 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
     deployment = service.get("/deployments/name/llm2llm/snips")
     parameters = {"config": tiny(deployment["parameters"]["config"], tiny_model)}
     address = f"{service.api}/deployments/{deployment['id']}"
-    assert httpx.patch(address, json={"parameters": parameters}).is_success
+    assert PREFECT_CLIENT.patch(address, json={"parameters": parameters}).is_success
     yield service
     service.command("down")
 
@@ -79,7 +79,7 @@ def test_two_fields_of_the_form_start_a_run_whose_page_shows_its_report(service)
         page.screenshot(path=SCREENS / "service-mlflow-run.png")
 
     browse(visit)
-    runs = httpx.post(f"{service.api}/flow_runs/filter", json={}).json()
+    runs = PREFECT_CLIENT.post(f"{service.api}/flow_runs/filter", json={}).json()
     ours = [run for run in runs if run["deployment_id"] == deployment["id"]]
     assert [run["state"]["type"] for run in ours] == ["COMPLETED"]
     data = ours[0]["parameters"]["config"]["data"]

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 
 from flows.__main__ import main
@@ -16,6 +15,7 @@ from tasks.core.references import ModelRef
 from tasks.core.tracking import Tracking, TrackingConfig
 from tasks.promotion.approval import ASKED, Question
 from tasks.promotion.registry import CHAMPION, ModelRegistry
+from tests.asking_again import PREFECT_CLIENT
 from tests.flows.test_retrain import Place, messages
 from tests.mlflow_file import new_mlflow, new_tracking
 from tests.unit.test_promotion_promoting import registered
@@ -70,7 +70,7 @@ class Deployed:
         return str(self.call("POST", f"/flow_runs/{run}/resume", {"run_input": filled_in})["status"])
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.api}{path}", json=body, timeout=60)
+        answer = PREFECT_CLIENT.request(method, f"{self.api}{path}", json=body)
         answer.raise_for_status()
         return answer.json()
 

@@ -25,6 +25,7 @@ from deployments.service.interrupted import NO_HEARTBEATS
 from deployments.service.presets import CONFIGS
 from deployments.service.processes import MARK
 from tasks.core.slots import GPU_SLOTS
+from tests.asking_again import PREFECT_CLIENT
 from tests.e2e.test_browser import free_port
 from tests.scripted_server import Reply, ScriptedServer
 
@@ -33,7 +34,7 @@ from tests.scripted_server import Reply, ScriptedServer
 def deployed(prefect_server: str) -> dict[str, dict[str, Any]]:
     """Every deployment as the server has it, by its name."""
     names = deploy()
-    return {name: httpx.get(f"{prefect_server}/deployments/name/{name}").json() for name in names}
+    return {name: PREFECT_CLIENT.get(f"{prefect_server}/deployments/name/{name}").json() for name in names}
 
 
 def named_entries() -> dict[str, dict[str, Any]]:
@@ -78,10 +79,9 @@ def test_every_configuration_is_deployed_with_parameters_that_fit_its_flow(deplo
 
 
 def start(api: str, deployment: dict[str, Any], config: dict[str, Any]) -> httpx.Response:
-    return httpx.post(
+    return PREFECT_CLIENT.post(
         f"{api}/deployments/{deployment['id']}/create_flow_run",
         json={"parameters": {"config": config}, "state": {"type": "SCHEDULED"}},
-        timeout=60,
     )
 
 
@@ -121,11 +121,11 @@ def test_deploying_again_keeps_the_schedules_that_a_person_switched_or_made(depl
     there = deployed["llm2llm/demo"]
     address = f"{prefect_server}/deployments/{there['id']}/schedules"
     nightly = there["schedules"][0]["id"]
-    assert httpx.patch(f"{address}/{nightly}", json={"active": True}).is_success
+    assert PREFECT_CLIENT.patch(f"{address}/{nightly}", json={"active": True}).is_success
     own = {"schedule": {"cron": "30 5 * * 1", "timezone": "UTC"}, "active": True}
-    assert httpx.post(address, json=[own]).is_success
+    assert PREFECT_CLIENT.post(address, json=[own]).is_success
     deploy()
-    found = httpx.get(address).json()
+    found = PREFECT_CLIENT.get(address).json()
     assert sorted((one["schedule"]["cron"], one["active"]) for one in found) == [
         ("0 3 * * *", True),
         ("30 5 * * 1", True),
@@ -143,7 +143,6 @@ class Service:
             "LOOPWRIGHT_MLFLOW_PORT": str(self.mlflow),
         }
         self.api = f"http://127.0.0.1:{self.prefect}/api"
-        self.client = httpx.Client(timeout=60)
 
     def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
         program = [sys.executable, "-m", "deployments.service", *words]
@@ -173,10 +172,10 @@ class Service:
         return found
 
     def get(self, path: str) -> Any:
-        return self.client.get(f"{self.api}{path}").json()
+        return PREFECT_CLIENT.get(f"{self.api}{path}").json()
 
     def post(self, path: str, body: Any) -> Any:
-        answer = self.client.post(f"{self.api}{path}", json=body).raise_for_status()
+        answer = PREFECT_CLIENT.post(f"{self.api}{path}", json=body).raise_for_status()
         return answer.json() if answer.content else None
 
     def set_state(self, run: str, **state: str) -> None:
@@ -247,7 +246,7 @@ def test_a_run_outlives_down_and_up_and_only_what_died_is_started_again(service,
     found = service.get(f"/flow_runs/{run}")
     assert (found["state"]["type"], found["deployment_id"]) == ("COMPLETED", deployment["id"])
     body = {"artifacts": {"flow_run_id": {"any_": [run]}}}
-    artifacts = httpx.post(f"{service.api}/artifacts/filter", json=body).json()
+    artifacts = PREFECT_CLIENT.post(f"{service.api}/artifacts/filter", json=body).json()
     assert {"llm2llm-iterations", "llm2llm-report"} <= {one["key"] for one in artifacts}
     assert list(
         (service.home / "store").glob("report/*/manifest.json")

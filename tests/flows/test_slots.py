@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import httpx
 import pytest
 from prefect import flow
 
 from tasks.core.slots import GPU_SLOTS, NEXT_IN_LINE, gpu_slot
+from tests.asking_again import PREFECT_CLIENT
 from tests.flows.mapped_stage import STAGE
 from tests.flows.test_mapped_stages import LOUD, TEXTS, Mapped, most_under_way
 
@@ -23,28 +23,27 @@ class Limits:
 
     def __init__(self, api: str) -> None:
         self.url = f"{api}/v2/concurrency_limits"
-        self.client = httpx.Client(timeout=60)
 
     def make(self, slots: int) -> None:
         for name, limit in ((GPU_SLOTS, slots), (NEXT_IN_LINE, 1)):
-            self.client.post(f"{self.url}/", json={"name": name, "limit": limit}).raise_for_status()
+            PREFECT_CLIENT.post(f"{self.url}/", json={"name": name, "limit": limit}).raise_for_status()
 
     def take(self) -> str:
         """Take a slot as another run would; its lease."""
         body = {"names": [GPU_SLOTS], "slots": 1, "lease_duration": 600}
-        answer = self.client.post(f"{self.url}/increment-with-lease", json=body)
+        answer = PREFECT_CLIENT.post(f"{self.url}/increment-with-lease", json=body)
         answer.raise_for_status()
         return str(answer.json()["lease_id"])
 
     def give_back(self, lease: str) -> None:
-        self.client.post(f"{self.url}/decrement-with-lease", json={"lease_id": lease}).raise_for_status()
+        PREFECT_CLIENT.post(f"{self.url}/decrement-with-lease", json={"lease_id": lease}).raise_for_status()
 
     def taken(self, name: str = GPU_SLOTS) -> int:
-        return int(self.client.get(f"{self.url}/{name}").json()["active_slots"])
+        return int(PREFECT_CLIENT.get(f"{self.url}/{name}").json()["active_slots"])
 
     def remove(self) -> None:
         for name in (GPU_SLOTS, NEXT_IN_LINE):
-            self.client.delete(f"{self.url}/{name}")
+            PREFECT_CLIENT.delete(f"{self.url}/{name}")
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def in_thread(work: Callable[[], Any]) -> threading.Thread:
 def test_where_there_is_no_limit_nothing_is_taken(limits):
     said: list[str] = []
     with gpu_slot(said.append):
-        assert limits.client.get(f"{limits.url}/{GPU_SLOTS}").status_code == 404
+        assert PREFECT_CLIENT.get(f"{limits.url}/{GPU_SLOTS}").status_code == 404
     assert said == []
 
 
