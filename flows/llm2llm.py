@@ -16,7 +16,7 @@ from pydantic import Field
 
 from tasks import append, base_model
 from tasks.append import AppendInputs
-from tasks.augment.stage import AugmentConfig
+from tasks.augment.config import AugmentConfig
 from tasks.augment.teacher import TeacherConfig, load_teacher, locate_teacher
 from tasks.augment.until_kept import Augmentation, Augmented
 from tasks.base_model import ModelConfig

@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tasks.augment.stage import STAGE, AugmentConfig, AugmentInputs, wanted
+from tasks.augment.config import AugmentConfig
+from tasks.augment.requests import AugmentInputs, wanted
+from tasks.augment.stage import STAGE
 from tasks.augment.teacher import Teacher
 from tasks.core.examples import read_examples
 from tasks.core.generators.base import Usage
@@ -116,6 +118,8 @@ class Augmentation:
             )
             kept = filtered.kept
             counts.update(filtered.counts)
+            if written.failed_evolutions:
+                counts["failed_evolution"] += written.failed_evolutions
             usage = {
                 name: getattr(total.usage, name) + getattr(written.usage, name) for name in Usage.model_fields
             }

@@ -104,6 +104,10 @@ class Problem(ABC):
         and must differ from (may be empty).
         """
 
+    def stays(self, example: Example) -> str:
+        """What a teacher that rewrites `example` into a harder one is told of the new row's answer."""
+        return "Give it its own, correct answer."
+
     def cue(self, example: Example) -> str:
         """What a user turn says to get one more row like `example`, where rows are asked for one by one."""
         return "Another one."

@@ -104,6 +104,10 @@ class Classification(Problem):
             if any(letter.isalnum() for letter in text) and normal_form(text) not in copied
         ]
 
+    def stays(self, example: Example) -> str:
+        """The label is that of the row it comes from."""
+        return f'It is a text that clearly stays in the class "{example.target}".'
+
     def cue(self, example: Example) -> str:
         """The label in words: AddToPlaylist is "add to playlist"."""
         spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", example.target)

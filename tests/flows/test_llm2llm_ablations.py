@@ -10,6 +10,7 @@ from tasks.core.digests import path_digest
 from tasks.core.examples import read_records
 from tasks.core.references import DatasetRef
 from tests.flows.loops import TRAIN, rows_of, write_jsonl
+from tests.flows.teacher import sentence
 from tests.scripted_server import ScriptedServer, completion
 
 MEMORISE = {
@@ -140,3 +141,37 @@ def test_a_loop_ends_when_the_teacher_brings_nothing_new(run, shared):
         )
     assert (result["stopped"], len(result["iterations"])) == ("the teacher brought nothing new", 1)
     assert (added["augment"], result["iterations"][0]["data/shortfall"]) == (2, 8)
+
+
+def evolve_and_label(request):
+    """A teacher that evolves the text shown by six words, and finds in every text with `e` in its last word weather."""
+    asked = request["messages"][-1]["content"]
+    if "Rewrite this" in asked or "Write a new" in asked:
+        return completion(f"{asked.splitlines()[-1]} {sentence(str(request))}")
+    texts = [line.partition(": ")[2] for line in asked.splitlines() if line.startswith("Input ")] or [asked]
+    labels = ("weather" if "e" in text.split()[-1] else "music" for text in texts)
+    return completion(
+        "\n".join(f"Label for Input {place}: [{label}] (confident)" for place, label in enumerate(labels))
+    )
+
+
+def test_failed_rows_are_evolved_and_their_labels_checked_by_the_teacher(run, loop):
+    with ScriptedServer(evolve_and_label) as evolving:
+        result, added = run(
+            loop,
+            augment__form="evol",
+            augment__rows=4,
+            judges__labels__on=True,
+            judges__labels__labelling__batch_size=4,
+            teacher__engine__endpoint__url=evolving.url,
+        )
+    new = synthetic(result)
+    texts = {row.id: row.input for row in rows_of(result)}
+    assert new
+    assert added["label"] == 1
+    assert all(row.input.startswith(texts[row.parent]) for row in new)
+    assert all(row.target == ("weather" if "e" in row.input.split()[-1] else "music") for row in new)
+    assert {row.facts["operation"].split("/")[0] for row in new} == {"evol"}
+    figures = result["iterations"][0]
+    assert figures["filter/relabelled"] + figures["data/kept"] <= figures["data/generated"]
+    assert figures["filter/relabelled"] > 0

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.augment.stage import AugmentConfig, AugmentInputs, plan_requests
+from tasks.augment.config import AugmentConfig
+from tasks.augment.requests import AugmentInputs, plan_requests
 from tasks.augment.teacher import Teacher
 from tasks.core.examples import Example, make_example, write_rows
 from tasks.core.generators.load import EngineConfig
@@ -40,8 +41,8 @@ def exchanges(prompt: list) -> list[tuple[str, str]]:
 def test_every_row_is_a_request_of_its_own_ending_with_the_cue(tmp_path: Path) -> None:
     config = AugmentConfig(form="turns", rows=3, shown=2, contrast=1, system="Requests to an assistant.")
     requests = plan_requests(config, inputs(tmp_path), PROBLEM)
-    assert [parent for parent, _ in requests] == WEATHER[:1] * 3
-    for _, prompt in requests:
+    assert [request.parent for request in requests] == WEATHER[:1] * 3
+    for prompt in (request.prompt for request in requests):
         assert prompt[0] == {"role": "system", "content": "Requests to an assistant."}
         assert prompt[-1] == {"role": "user", "content": "get weather"}
         seen = exchanges(prompt)
@@ -55,9 +56,9 @@ def test_an_odd_attempt_shows_what_was_kept_and_asks_for_one_more(tmp_path: Path
     config = AugmentConfig(form="turns", rows=2)
     first = plan_requests(config, inputs(tmp_path, kept, attempt=0), PROBLEM)
     again = plan_requests(config, inputs(tmp_path, kept, attempt=1), PROBLEM)
-    assert [exchanges(prompt) for _, prompt in first] == [[("get weather", "Will it rain?")]]
+    assert [exchanges(request.prompt) for request in first] == [[("get weather", "Will it rain?")]]
     both = [("get weather", "Hot in Rome?"), ("get weather", "Will it rain?")]
-    assert [exchanges(prompt) for _, prompt in again] == [both, both]
+    assert [exchanges(request.prompt) for request in again] == [both, both]
 
 
 def test_a_parent_that_has_its_rows_is_not_asked_for_more(tmp_path: Path) -> None:

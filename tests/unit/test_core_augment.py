@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tasks.augment.stage import AugmentConfig
+from tasks.augment.config import AugmentConfig
 from tasks.augment.teacher import Teacher, TeacherConfig, locate_teacher
 from tasks.augment.until_kept import NO_CHECK, Augmentation
 from tasks.core.errors import UserError
