@@ -1,10 +1,8 @@
 """Stage: the report of both directions: one HTML page with the gap as its headline, and its tables as CSV."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, Field
 
 from tasks.core.config import Config
@@ -14,8 +12,9 @@ from tasks.core.references import Reference
 from tasks.core.stage import Report, Stage
 from tasks.direction.general import LossChange
 from tasks.direction.measured import Measured
-from tasks.report import wording
 from tasks.report.choice import choose
+from tasks.report.page import templates
+from tasks.report.tables import write_csv
 from tasks.report.wording import percent, points, span
 
 MOST_ANSWERS = 40
@@ -64,10 +63,10 @@ def run(
         "words": [_group_row("words", one.name, group) for one in measured for group in one.gap.by_words],
     }
     for name, rows in tables.items():
-        _write_csv(out / f"{name}.csv", rows)
+        write_csv(out / f"{name}.csv", rows)
     words = headline(measured)
     wrong = [row for row in read_records(last.gap.backward.predictions) if row["value"] < 1]
-    page = _environment().get_template("direction.html.jinja")
+    page = templates(Path(__file__).parent).get_template("direction.html.jinja")
     text = page.render(
         config=config,
         headline=words,
@@ -144,27 +143,6 @@ def _group_row(kind: str, model: str, group: Any) -> dict[str, Any]:
         "asked backward": group.backward_rows,
         "other direction": percent(group.backward) if group.backward_rows else "–",
     }
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["model"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _environment() -> Environment:
-    """The pages' environment: every value is escaped."""
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(here), FileSystemLoader(here.parent / "report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"visible": wording.visible, "cut": wording.cut, "percent": percent}
-    return environment
 
 
 STAGE = Stage("direction_report", run, DirectionReportConfig, DirectionReportInputs, DirectionReportResult)

@@ -106,10 +106,11 @@ def _whole(value: float | None) -> float | int | None:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the iteration table; a missing figure is an empty cell."""
+    """Write a table; a missing figure is an empty cell, and a table without rows an empty file."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        if rows:
+            writer.writeheader()
         writer.writerows(rows)
 
 

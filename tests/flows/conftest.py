@@ -41,4 +41,4 @@ def finished(new_loop: NewLoop, tmp_path_factory: pytest.TempPathFactory) -> tup
     loop = new_loop(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", KEY)
-        return loop, loop.run()
+        return loop, loop.command()

@@ -21,7 +21,7 @@ class Command:
         self.loop, self.home = loop, loop.folder / "home"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         self.process = subprocess.Popen(
-            [sys.executable, *loop.program, loop.flow, *loop.flags(**LONG)],
+            [sys.executable, "-m", "flows", loop.flow, *loop.flags(**LONG)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

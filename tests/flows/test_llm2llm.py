@@ -92,7 +92,7 @@ def test_a_damaged_result_is_named_and_it_alone_is_computed_again(finished, new_
     weights = damaged.store / model.relative_to(loop.store) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     before = damaged.manifests()
-    again = damaged.run()
+    again = damaged.command()
     assert f"damaged artifact {damaged.store}" in (damaged.folder / "stderr.txt").read_text()
     assert without_places(again) == without_places(result)
     after = damaged.manifests()

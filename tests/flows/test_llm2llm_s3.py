@@ -20,11 +20,11 @@ def bucket(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_second_run_without_the_local_cache_computes_nothing(loop, teacher, bucket: str) -> None:
-    first = loop.run(store=bucket)
+    first = loop.command(store=bucket)
     assert first["model"]["uri"].startswith(f"{bucket}/sft/")
     asked = len(teacher.requests)
     shutil.rmtree(Path(os.environ["LOOPWRIGHT_HOME"]) / "cache")  # as on another machine
-    again = loop.run(store=bucket)
+    again = loop.command(store=bucket)
     assert without_places(again) == without_places(first)
     assert len(teacher.requests) == asked
     said = (loop.folder / "stderr.txt").read_text()

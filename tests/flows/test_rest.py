@@ -32,7 +32,7 @@ REWARD_NAMES = {
 @pytest.fixture(scope="module")
 def finished(tiny_model, prefect_server, tmp_path_factory):
     loop = new_sampling_loop(tmp_path_factory.mktemp("rest"), tiny_model, prefect_server)
-    return loop, loop.run()
+    return loop, loop.command()
 
 
 @pytest.fixture
