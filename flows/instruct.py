@@ -9,17 +9,23 @@ until there are enough rows, or the budget is used up:
     drop duplicates, failed evolutions, what resembles a test row
     have the others answered (a text's instruction: marked), drop refusals and low marks
     pool += kept
+embed and cluster all; optionally train a student on the new rows, and test it before and after
 """
 
 from prefect import flow
 
+from tasks import base_model
 from tasks.augment.teacher import TeacherConfig, load_teacher, locate_teacher
+from tasks.base_model import ENCODER, ModelConfig
 from tasks.core.flow_run import FlowConfig, FlowRun, check_run, open_run
-from tasks.instruct import config, data, stage
+from tasks.core.references import DatasetRef
+from tasks.instruct import config, data, mapping, stage
 from tasks.instruct.config import WritingConfig
 from tasks.instruct.data import InstructDataConfig
+from tasks.instruct.mapping import MapConfig, MapInputs, MapResult
 from tasks.instruct.show import InstructFlowResult, show_instructions
 from tasks.instruct.stage import WritingInputs
+from tasks.instruct.training import StudentConfig, check_student, train_and_test
 
 
 class InstructConfig(FlowConfig):
@@ -31,6 +37,12 @@ class InstructConfig(FlowConfig):
     """The model that writes and answers."""
     writing: WritingConfig = WritingConfig()
     """How much, by which strategies, and what is kept."""
+    map: MapConfig = MapConfig()
+    """What seeds and new rows cover."""
+    encoder: ModelConfig = ModelConfig(model=ENCODER)
+    """The encoder that embeds them; the default comes with the install."""
+    student: StudentConfig = StudentConfig()
+    """A model that is trained on the new rows, and tested before and after."""
 
 
 def check(settings: InstructConfig) -> None:
@@ -38,6 +50,9 @@ def check(settings: InstructConfig) -> None:
     check_run(settings)
     config.check(settings.writing, bool(settings.data.texts))
     data.read(settings.data)
+    check_student(settings.student, settings.data)
+    if settings.map.on:
+        base_model.locate(settings.encoder, "encoder.model")
     locate_teacher(settings.teacher)
 
 
@@ -58,7 +73,19 @@ def loop(run: FlowRun, settings: InstructConfig) -> InstructFlowResult:
         stage.STAGE, settings.writing, WritingInputs(teacher=teacher, data=rows), label="write"
     )
     run.dataset(written.rows, "written")
-    return show_instructions(run, settings.writing.rows, written)
+    found = _map(run, settings, rows.seeds, written.rows) if settings.map.on and written.rows.rows else None
+    trained = None
+    if settings.student.on and written.rows.rows and rows.test:
+        trained = train_and_test(run, settings.student, written.rows, rows.test)
+    return show_instructions(run, settings.writing.rows, rows.seeds, written, found, trained)
+
+
+def _map(run: FlowRun, settings: InstructConfig, seeds: DatasetRef, rows: DatasetRef) -> MapResult:
+    files = base_model.locate(settings.encoder, "encoder.model")
+    encoder = run.stage(base_model.STAGE, settings.encoder, files, label="encoder").model
+    return run.stage(
+        mapping.STAGE, settings.map, MapInputs(encoder=encoder, seeds=seeds, rows=rows), label="map"
+    )
 
 
 CONFIG, FLOW = InstructConfig, instruct

@@ -9,6 +9,7 @@ from tasks.filter.duplicates import normalise
 from tasks.filter.rouge import RougeIndex
 from tasks.instruct.config import WritingConfig
 from tasks.instruct.evolving import STOP_WORDS, evolution_failed, response_failed
+from tasks.instruct.language import foreign
 from tasks.instruct.request import Draft
 
 _REFUSALS = (
@@ -39,10 +40,13 @@ class Checks:
             index.add(row.id, row.input)
 
     def instruction(self, draft: Draft, parent: Example | None) -> str | None:
-        """Why an instruction is not kept ("length", "failed evolution", "contamination", "duplicate"), or None."""
+        """Why an instruction is not kept ("length", "language", "failed evolution", "contamination", "duplicate"), or
+        None."""
         text = draft.instruction
         if not self.config.min_words <= len(text.split()) <= self.config.max_words:
             return "length"
+        if self.config.languages and foreign(text, self.config.languages):
+            return "language"
         rewritten = draft.request.strategy in ("evol", "paraphrase")
         if rewritten and parent is not None and evolution_failed(parent.input, text):
             return "failed evolution"

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.errors import UserError
+from tasks.instruct.language import check_languages
 from tasks.instruct.request import Strategy
 
 
@@ -66,6 +67,8 @@ class WritingConfig(Config):
     """Reject above this ROUGE-L F1 with an instruction of `data.test`."""
     least_mark: int = Field(4, ge=1, le=5)
     """Backtranslation: the mark from which on a row is kept (published: 5, then 4 and 5)."""
+    languages: tuple[str, ...] = ()
+    """Reject instructions that are clearly in another language than these (codes such as "en"); empty takes any."""
     min_words: int = Field(3, ge=1)
     """Shortest instruction, in words."""
     max_words: int = Field(150, ge=1)
@@ -96,6 +99,7 @@ def check(config: WritingConfig, has_texts: bool, field: str = "writing") -> Non
             field="data.texts",
             mend=f"name a file of texts, or set {field}.mix.backtranslation to 0",
         )
+    check_languages(config.languages, f"{field}.languages")
     if config.min_words > config.max_words:
         raise UserError(
             f"{config.min_words} words are more than {config.max_words}",

@@ -25,6 +25,8 @@ class InstructDataConfig(Config):
     """Column of the instruction, in seeds and test rows."""
     target: str = Field("response", min_length=1)
     """Column of the response, in the seeds."""
+    test_target: str = ""
+    """Column of the response in the test rows; needed where a student is tested on them."""
     text: str = Field("text", min_length=1)
     """Column of the texts."""
 
@@ -64,7 +66,7 @@ def read(config: InstructDataConfig) -> dict[str, list[Example]]:
     sources = {
         "seeds": _Source(seeds=config.seeds, input=config.input, target=config.target),
         "texts": _Source(texts=config.texts, input=config.text),
-        "test": _Source(test=config.test, input=config.input),
+        "test": _Source(test=config.test, input=config.input, target=config.test_target),
     }
     found = {
         name: [row for _, row in read_located(source, name)]

@@ -8,8 +8,15 @@ from tasks.core.artifacts import log, markdown_artifact, table_artifact
 from tasks.core.examples import read_records
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowRun
+from tasks.core.references import DatasetRef
 from tasks.core.store import fetch
+from tasks.core.tracking import flatten
+from tasks.instruct import report
+from tasks.instruct.mapping import MapResult
+from tasks.instruct.report import InstructReportConfig, InstructReportInputs
 from tasks.instruct.stage import OperationFigures, WritingResult
+from tasks.instruct.training import BeforeAndAfter
+from tasks.report.show import linked, mlflow_page, prefect_page
 
 MOST_TABLE_ROWS = 500
 
@@ -32,34 +39,48 @@ class InstructFlowResult(FlowResult):
         return "\n".join([*table, self.words, *places])
 
 
-def show_instructions(run: FlowRun, wanted: int, result: WritingResult) -> InstructFlowResult:
-    """Publish the rows, and return what the flow returns."""
+def show_instructions(
+    run: FlowRun,
+    wanted: int,
+    seeds: DatasetRef,
+    result: WritingResult,
+    found: MapResult | None,
+    trained: BeforeAndAfter | None,
+) -> InstructFlowResult:
+    """Write the report, publish it and the rows, and return what the flow returns."""
     for number, figures in enumerate(result.rounds, start=1):
         with run.iterate(number) as metrics:
             metrics |= figures.metrics()
-    run.tracking.metrics(run.run_id, result.metrics())
-    operations = [
-        {
-            "operation": one.operation,
-            "asked": one.asked,
-            "written": one.written,
-            "kept": one.kept,
-            "rejected": ", ".join(f"{count} {reason}" for reason, count in one.rejected.items()),
-        }
-        for one in result.operations
-    ]
-    table_artifact("instruct operations", operations, "What every operation brought")
+    parts = [part for part in (result, found, trained) if part is not None]
+    metrics = {name: value for part in parts for name, value in part.metrics().items()}
+    run.tracking.metrics(run.run_id, metrics)
+    words = in_words(wanted, result)
+    inputs = InstructReportInputs(
+        words=words,
+        operations=result.operations,
+        seeds=seeds,
+        rows=result.rows,
+        map=found,
+        trained=trained,
+        settings=flatten(run.config.model_dump(mode="json")),
+    )
+    page = run.stage(report.STAGE, InstructReportConfig(), inputs, label="report")
+    run.tracking.artifact(run.run_id, fetch(page.folder), "report")
+    table_artifact("instruct operations", page.operations, "What every operation brought")
+    if page.coverage:
+        table_artifact("instruct coverage", page.coverage, "What seeds and operations cover")
     rows = [
         {"operation": row["facts"]["operation"], "instruction": row["input"], "response": row["target"]}
         for row in islice(read_records(result.rows), MOST_TABLE_ROWS)
     ]
     run.tracking.table(run.run_id, rows, "rows.json")
     run.tracking.artifact(run.run_id, fetch(result.chats), "data")
-    words = in_words(wanted, result)
-    places = {"rows": result.rows.uri, "chats": result.chats.uri}
-    markdown_artifact(
-        "instruct report", f"{words}\n\nMLflow run `{run.run_id}`", "What was written, at what cost"
-    )
+    places = {"model": trained.model.uri} if trained else {}
+    places |= {"rows": result.rows.uri, "chats": result.chats.uri, "report": page.page}
+    places |= {"Prefect": prefect_page(run), "MLflow": mlflow_page(run)}
+    links = "\n".join(f"- {name}: {linked(place)}" for name, place in places.items())
+    text = f"{words}\n\nMLflow run `{run.run_id}`\n\n{links}"
+    markdown_artifact("instruct report", text, "What was written, at what cost")
     log(words)
     return InstructFlowResult(
         flow="instruct",
@@ -68,8 +89,8 @@ def show_instructions(run: FlowRun, wanted: int, result: WritingResult) -> Instr
         flow_run_id=run.flow_run_id,
         mlflow_run_id=run.run_id,
         iterations=run.results,
-        metrics=result.metrics(),
-        model=None,
+        metrics=metrics,
+        model=trained.model if trained else None,
         places=places,
         words=words,
         operations=result.operations,

@@ -27,6 +27,7 @@ def command(tmp_path, teacher, prefect_server, capsys):
         settings = {
             "data.seeds": tmp_path / "seeds.jsonl",
             "writing.rows": 6,
+            "map.on": "false",
             "teacher.engine.engine": "openai",
             "teacher.engine.endpoint.url": teacher.url,
             "store": tmp_path / "store",
@@ -56,6 +57,35 @@ def test_seeds_become_chats_and_a_second_run_asks_nobody(command, teacher):
     assert (again["metrics"], again["iterations"]) == (result["metrics"], result["iterations"])
 
 
+def test_the_report_has_a_map_and_a_student_that_was_tested_before_and_after(command, tmp_path, tiny_model):
+    (tmp_path / "test.jsonl").write_text(
+        "".join(
+            json.dumps({"instruction": f"Sing {n} songs.", "answer": "la <b>la</b>"}) + "\n" for n in range(4)
+        )
+    )
+    settings = {
+        "map__on": "true",
+        "data__test": tmp_path / "test.jsonl",
+        "data__test_target": "answer",
+        "student__on": "true",
+        "student__model__model": tiny_model,
+        "student__training__max_steps": 2,
+        "student__evaluation__max_new_tokens": 4,
+    }
+    code, result, _ = command(**settings)
+    assert code == 0
+    figures = result["metrics"]
+    assert (figures["train/steps"], result["model"]["uri"]) == (2, result["places"]["model"])
+    assert figures["eval/gain"] == pytest.approx(figures["eval/accuracy"] - figures["eval/accuracy_before"])
+    assert figures["eval/logprob"] != figures["eval/logprob_before"]
+    assert figures["instruct/clusters"] == 1 + (6 + len(SEEDS)) // 8 - 1
+    page = Path(result["places"]["report"])
+    assert "la &lt;b&gt;la&lt;/b&gt;" in page.read_text()
+    assert "<b>" not in page.read_text()
+    assert (page.parent / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert (page.parent / "coverage.csv").read_text().startswith("group,rows,")
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "words"),
     [
@@ -64,6 +94,9 @@ def test_seeds_become_chats_and_a_second_run_asks_nobody(command, teacher):
         ({"writing__mix__self_instruct": 0, "writing__mix__evol": 0}, "writing.mix", "above 0"),
         ({"writing__mix__backtranslation": 1}, "data.texts", "name a file"),
         ({"writing__budget__money": 1}, "writing.budget.money", "input_price"),
+        ({"student__on": "true"}, "data.test", "rows to test on"),
+        ({"writing__languages": '["xx"]'}, "writing.languages", "no language"),
+        ({"map__on": "true", "encoder__model": "nowhere/at-all"}, "encoder.model", "nowhere"),
         ({"writing__rows": 0}, "writing.rows", "greater than or equal to 1"),
         (
             {"teacher__engine__endpoint__url": "http://127.0.0.1:9/v1"},
