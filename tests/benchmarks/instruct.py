@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks instruct [--rows 1000] [--plain 300] [--largest 1000000]
 
-The teacher is SmolLM2-135M behind llama.cpp, far too small for the work: what is measured is the yield of every operation
+The teacher is SmolLM2-135M behind llama.cpp, too small for the work: what is measured is the yield of every operation
 (rows kept of instructions written), seconds per kept row, and the variety of the rows beside that of plain
 sampling, where the same teacher is asked for an instruction without being shown any and nothing is dropped. Variety is
 counted among as many rows of each: pairs of words that differ, exact repetitions, the mean likeness (cosine of
