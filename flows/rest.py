@@ -26,7 +26,7 @@ from tasks.grow.config import GrowConfig
 from tasks.grow.growing import Growth
 from tasks.improve import config as improve
 from tasks.improve.config import ImproveConfig, Method
-from tasks.improve.start import measure_start
+from tasks.improve.start import measure_start, warm_start
 from tasks.improve.steps import Improvement, Policy
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
@@ -54,6 +54,8 @@ class ReSTConfig(FlowConfig):
     """The model that is made better."""
     warm_start: bool = True
     """Train on the data first (published); without, the base model draws the first samples."""
+    warm_start_epochs: float = Field(0.0, ge=0.0, le=1000.0)
+    """Passes of that training over the data; 0 takes `training.epochs`."""
     iterations: int = Field(3, ge=1, le=100)
     """Grow steps."""
     reward: RewardConfig = RewardConfig()
@@ -101,26 +103,26 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     data = run.stage(preparing.STAGE, config.data, preparing.inputs(config.data), label="data")
     files = base_model.locate(config.policy, "policy.model")
     base = run.stage(base_model.STAGE, config.policy, files, label="policy").model
-    learned = None
-    if config.reward.by == "model":
-        learned = learn_reward(run, config.reward_base, config.preferences, config.reward_model)
+    by_model = config.reward.by == "model"
+    learned = (
+        learn_reward(run, config.reward_base, config.preferences, config.reward_model) if by_model else None
+    )
     scoring = Scoring(run, config.reward, data.problem, learned.model if learned else None)
     # The loss on held-out rows is of no use here: their reward is what decides.
     student = Student(run, base, data.problem, config.training, config.evaluation)
     run.dataset(data.test, "test")
     run.dataset(data.train, "train")
-    warm = student.train(data.train, label="warm start") if config.warm_start else None
+    start = warm_start(student, data.train, config.warm_start_epochs) if config.warm_start else Policy(base)
     mixed = config.improve.mix_data == "yes"
     originals = scoring.score(data.train, label="score (training rows)").rows if mixed else None
     asked = config.data.asking(config.prompts)
     prompts = run.stage(preparing.STAGE, asked, preparing.inputs(asked), label="prompts").train
     growth = Growth(run, config.grow, data.problem, prompts, scoring)
-    start = Policy(warm.model, warm.steps) if warm else Policy(base)
     starts = {"base": Policy(base), "warm": start}
     improvement = Improvement(student, config.improve, scoring, starts, originals, data.validation)
     policy = Policy(start.model, start.steps, improvement.held_out(start.model, "warm start"))
-    first, train = measure_start(student, policy, data, scoring, config.grow), data.train
-    record = LoopRecord(comparisons=[first])
+    train = data.train
+    record = LoopRecord(comparisons=[measure_start(student, policy, data, scoring, config.grow)])
     for number in range(1, config.iterations + 1):
         with run.iterate(number) as metrics:
             grown = growth.grow(policy.model)

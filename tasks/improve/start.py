@@ -1,5 +1,8 @@
 """The policy that a loop over its own samples starts from, as a report compares the last one with it."""
 
+from dataclasses import replace
+
+from tasks.core.references import DatasetRef
 from tasks.data.preparing import PreparedData
 from tasks.grow.config import GrowConfig
 from tasks.improve.best_of import best_of
@@ -7,6 +10,15 @@ from tasks.improve.steps import Policy
 from tasks.report.compare import Comparison
 from tasks.rewards.scoring import Scoring
 from tasks.student import Student
+
+
+def warm_start(student: Student, rows: DatasetRef, epochs: float = 0) -> Policy:
+    """The base model fine-tuned on the data, for so many `epochs` if that is not 0."""
+    if epochs:
+        training = student.training.model_copy(update={"epochs": epochs, "max_steps": 0})
+        student = replace(student, training=training)
+    trained = student.train(rows, label="warm start")
+    return Policy(trained.model, trained.steps)
 
 
 def measure_start(

@@ -146,7 +146,8 @@ def test_samples_can_answer_other_questions(loop):
 
     others = [("one more question", "music"), ("and another one", "weather")]
     path = write_jsonl(loop.folder / "prompts.jsonl", others)
-    result = loop.run(prompts=path, iterations=1, improve__levels="[0.0]")
+    result = loop.run(prompts=path, iterations=1, improve__levels="[0.0]", warm_start_epochs=3)
+    assert result["baselines"]["warm start"]["train/steps"] == 6  # three times the 8 rows, in batches of 4
     rows = rows_of(result)
     assert {row.input for row in rows if row.completion is not None} <= {text for text, _ in others}
     assert {row.input for row in rows if row.completion is None} == {text for text, _ in TRAIN}
