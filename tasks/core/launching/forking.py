@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ PRELOAD = (
     "trl:SFTTrainer",
 )
 """What nearly every stage needs; transformers and trl import their parts only when these are asked for."""
+
+_GPU_DEVICES = "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"
 
 _CLOSE_S = 0.2
 
@@ -55,14 +58,17 @@ class ForkServer:
 
     def __init__(self, preload: Sequence[str] = PRELOAD) -> None:
         self.preload = tuple(preload)
+        for_trainings = _for_trainings() if self.preload == PRELOAD else ()
         self._identities = itertools.count()
         self._forked: dict[int, Forked] = {}
         self._status: int | None = None
         self._lock = threading.Lock()
         # A check through NVML: the ordinary one, made by many libraries on import, breaks CUDA after a fork.
         environment = {**os.environ, "PYTHONPATH": python_path(), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        if for_trainings:
+            environment["DS_ACCELERATOR"] = "cpu"  # it says so in the terminal otherwise
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.core.launching.forkserver", *self.preload],
+            [sys.executable, "-m", "tasks.core.launching.forkserver", *self.preload, *for_trainings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -146,6 +152,13 @@ def warm_up(preload: Sequence[str] = PRELOAD) -> None:
     OMP_NUM_THREADS) must be set by now.
     """
     fork_server(preload)
+
+
+def _for_trainings() -> tuple[str, ...]:
+    """What accelerate imports in every training where it is installed, two seconds each. It looks for GPUs as it is
+    imported: where there may be any it is left to the stage's process, as a fork must not inherit their state."""
+    gpu = any(os.path.exists(device) for device in _GPU_DEVICES)
+    return () if gpu or find_spec("deepspeed") is None else ("deepspeed",)
 
 
 def python_path() -> str:
