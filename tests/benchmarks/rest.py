@@ -7,21 +7,24 @@ it keeps what a verifier finds right. Both methods run 3 iterations from deploym
 are tested on 500 held-out sums; beside them the warm start itself, the best of its 8 samples on the same 500, and the
 300 sums alone trained for as many optimizer steps as the last policy had. Seeds are 0, 1 and 2,
 methods both, unless given.
-Every arm is a flow run with cached stages beneath build/bench, so that an interrupted benchmark goes on.
+Every arm is a flow run with cached stages beneath build/bench, so that an interrupted benchmark goes on; two run side by
+side, a core each, and write a log each to build/bench/rest.
 """
 
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "build" / "bench" / "rest"
 CONFIG = "deployments/configs/rest-arithmetic.yaml"
 TARGET = 15.0  # points over the warm start
+AT_ONCE = 2  # flows side by side, one core each
 ARMS = {
     "ReST-EM": {},
     "ReST": {"method": "rest", "improve.levels": "[0.5,0.99]", "improve.start": "previous"},
@@ -45,15 +48,23 @@ def flow(name: str, seed: int) -> dict[str, Any]:
     settings = {f"{part}.seed": str(seed) for part in ("training", "grow", "improve")} | ARMS[name]
     settings |= {"training.precision": precision(), "grow.best_of": "8"}
     flags = [f"--{field}={value}" for field, value in settings.items()]
-    done = subprocess.run(
+    log = HOME / f"{name}-{seed}.log"
+    with log.open("a") as said:
+        done = _run(flags, said)
+    if done.returncode:
+        raise SystemExit(f"{name}, seed {seed}, ended with {done.returncode}; its log is {log}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _run(flags: list[str], said: IO[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         [sys.executable, "-m", "flows", "rest", "--config", CONFIG, *flags],
-        env=os.environ | {"LOOPWRIGHT_HOME": str(HOME), "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"LOOPWRIGHT_HOME": str(HOME), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        stderr=said,
         text=True,
-        check=True,
     )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def main(words: list[str]) -> None:
@@ -61,10 +72,13 @@ def main(words: list[str]) -> None:
     arms = [word for word in words if word in ARMS] or list(ARMS)
     seeds = [int(word) for word in words if word not in ARMS] or [0, 1, 2]
     summary: dict[str, Any] = {}
+    HOME.mkdir(parents=True, exist_ok=True)
+    pool = ThreadPoolExecutor(AT_ONCE)
+    calls = {(name, seed): pool.submit(flow, name, seed) for name in arms for seed in seeds}
     for name in arms:
         rows = []
         for seed in seeds:
-            result = flow(name, seed)
+            result = calls[name, seed].result()
             warm = result["baselines"]["warm start"]
             longer = result["baselines"]["seed rows only, equal steps"]
             accuracy = [figures["eval/accuracy"] for figures in result["iterations"]]

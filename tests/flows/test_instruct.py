@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.__main__ import main
+from tests.flows.asking import Command
 from tests.scripted_server import ScriptedServer
 from tests.unit.test_instruct_writing import SEEDS, write
 
@@ -18,27 +18,17 @@ def teacher():
 
 @pytest.fixture
 def command(tmp_path, teacher, prefect_server, capsys):
-    """Runs the command in a folder of its own; its exit code, its last line and what it said."""
+    """The command in a folder of its own."""
     lines = (json.dumps({"instruction": row.input, "response": row.target}) for row in SEEDS)
     (tmp_path / "seeds.jsonl").write_text("".join(f"{line}\n" for line in lines))
     (tmp_path / "half.jsonl").write_text('{"instruction": "Name a bird."}\n')
 
-    def run(**changes):
-        settings = {
-            "data.seeds": tmp_path / "seeds.jsonl",
-            "writing.rows": 6,
-            "map.on": "false",
-            "teacher.engine.engine": "openai",
-            "teacher.engine.endpoint.url": teacher.url,
-            "store": tmp_path / "store",
-            "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
-        }
-        settings |= {name.replace("__", "."): value for name, value in changes.items()}
-        code = main(["instruct", *(f"--{name}={value}" for name, value in settings.items())])
-        printed = capsys.readouterr()
-        return code, json.loads(printed.out.splitlines()[-1]) if not code else {}, printed.err
-
-    return run
+    settings = {
+        "data.seeds": tmp_path / "seeds.jsonl",
+        "writing.rows": 6,
+        "map.on": "false",
+    }
+    return Command("instruct", teacher, tmp_path, settings, capsys)
 
 
 def test_seeds_become_chats_and_a_second_run_asks_nobody(command, teacher):
@@ -109,9 +99,4 @@ def test_mistakes_are_told_before_anything_is_asked(
     command, teacher, tmp_path, changes, field, words, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    before = len(teacher.requests)
-    code, _, said = command(**changes)
-    assert (code, len(teacher.requests)) == (2, before)
-    assert field in said
-    assert words in said
-    assert "Traceback" not in said
+    command.refuses(changes, field, words)

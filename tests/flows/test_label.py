@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.__main__ import main
+from tests.flows.asking import Command
 from tests.scripted_server import ScriptedServer
 from tests.unit.test_label_rounds import LABELS, honest, parity
 
@@ -18,31 +18,19 @@ def teacher():
 
 @pytest.fixture
 def command(tmp_path, teacher, prefect_server, capsys):
-    """Runs the command in a folder of its own; its exit code, its last line and what it said."""
+    """The command in a folder of its own."""
     rows = [{"text": f"number {number}", "label": parity(number)} for number in range(60)]
     for name, part in (("examples", rows[:24]), ("rows", [{"text": row["text"]} for row in rows[24:]])):
         (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in part))
     (tmp_path / "empty.jsonl").write_text("")
 
-    def run(**changes):
-        settings = {
-            "data.rows": tmp_path / "rows.jsonl",
-            "data.input": "text",
-            "data.labels": json.dumps(LABELS),
-            "teacher.engine.engine": "openai",
-            "teacher.engine.endpoint.url": teacher.url,
-            "teacher.engine.endpoint.backoff_s": 0.01,
-            "store": tmp_path / "store",
-            "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
-        }
-        settings |= {name.replace("__", "."): value for name, value in changes.items()}
-        code = main(
-            ["label", *(f"--{name}={value}" for name, value in settings.items() if value is not None)]
-        )
-        printed = capsys.readouterr()
-        return code, json.loads(printed.out.splitlines()[-1]) if not code else {}, printed.err
-
-    return run
+    settings = {
+        "data.rows": tmp_path / "rows.jsonl",
+        "data.input": "text",
+        "data.labels": json.dumps(LABELS),
+        "teacher.engine.endpoint.backoff_s": 0.01,
+    }
+    return Command("label", teacher, tmp_path, settings, capsys)
 
 
 def test_rows_without_labels_get_them_and_a_second_run_asks_nobody(command, teacher, tmp_path):
@@ -105,9 +93,4 @@ def test_mistakes_are_told_before_anything_is_asked(
     command, teacher, tmp_path, changes, field, words, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    before = len(teacher.requests)
-    code, _, said = command(**changes)
-    assert (code, len(teacher.requests)) == (2, before)
-    assert field in said
-    assert words in said
-    assert "Traceback" not in said
+    command.refuses(changes, field, words)
