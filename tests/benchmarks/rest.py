@@ -7,8 +7,8 @@ it keeps what a verifier finds right. Both methods run 3 iterations from deploym
 are tested on 500 held-out sums; beside them the warm start itself, the best of its 8 samples on the same 500, and the
 300 sums alone trained for as many optimizer steps as the last policy had. Seeds are 0, 1 and 2,
 methods both, unless given.
-Every arm is a flow run with cached stages beneath build/bench, so that an interrupted benchmark goes on; two run side by
-side, a core each, and write a log each to build/bench/rest.
+Every arm is a flow run with cached stages beneath build/bench, so that an interrupted benchmark goes on; two run side
+by side, a core each, and write a log each to build/bench/rest.
 """
 
 import json
