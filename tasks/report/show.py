@@ -102,7 +102,7 @@ def mlflow_page(run: FlowRun) -> str:
     uri = run.tracking.uri
     if uri.startswith(("http://", "https://")):
         return f"{uri.rstrip('/')}/#/experiments/{run.tracking.experiment_id}/runs/{run.run_id}"
-    return _command("mlflow", "ui", "--backend-store-uri", uri)
+    return _command("mlflow", "ui", "--workers", "1", "--backend-store-uri", uri)
 
 
 def linked(place: str) -> str:

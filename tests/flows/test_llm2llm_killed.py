@@ -39,8 +39,8 @@ def test_killed_again_and_again_between_stages_it_ends_as_if_nothing_had_been(lo
     while True:
         before = loop.manifests()
         process = loop.start()
-        # Two more results each time; the last round has fewer left and ends by itself.
-        while process.poll() is None and len(loop.manifests()) < len(before) + 2:
+        # Three more results each time; the last round has fewer left and ends by itself.
+        while process.poll() is None and len(loop.manifests()) < len(before) + 3:
             time.sleep(0.002)
         if process.poll() is not None:
             break
@@ -49,7 +49,7 @@ def test_killed_again_and_again_between_stages_it_ends_as_if_nothing_had_been(lo
         after = loop.manifests()
         assert {name: after[name] for name in before} == before
     result = loop.finish(loop.start())
-    assert kills >= 4
+    assert kills >= 3
     assert without_places(result) == without_places(undisturbed)
     assert rows_of(result) == rows_of(undisturbed)
 

@@ -20,7 +20,7 @@ def bucket(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_second_run_without_the_local_cache_computes_nothing(loop, teacher, bucket: str) -> None:
-    first = loop.command(store=bucket)
+    first = loop.run(store=bucket)
     assert first["model"]["uri"].startswith(f"{bucket}/sft/")
     asked = len(teacher.requests)
     shutil.rmtree(Path(os.environ["LOOPWRIGHT_HOME"]) / "cache")  # as on another machine

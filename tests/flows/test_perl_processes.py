@@ -70,7 +70,7 @@ def unsharded(tmp_path_factory: pytest.TempPathFactory, inputs: PolicyTrainingIn
     return result
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_deepspeed_shards_a_training_and_a_kill_changes_nothing(stage, unsharded, inputs, tmp_path):
     zero = {"stage": stage} | ({"stage3_param_persistence_threshold": 0} if stage == 3 else {})
     file = tmp_path / "zero.json"

@@ -322,14 +322,18 @@ def test_automations_notify_start_a_retraining_and_find_dead_runs(service, tmp_p
         service.send("loopwright.model.promoted", "loopwright.model.library", promoted)
         service.send("loopwright.data.arrived", "loopwright.data.library", {"location": "/new/rows"})
         wait_until(lambda: service.get(f"/flow_runs/{dead}")["state"]["type"] == "CRASHED", 120)
-        wait_until(lambda: len(receiver.requests) == 3, 120)
-        texts = sorted(request.json["text"] for request in receiver.requests)
-    crashed, told, promotion = (
-        next(text for text in texts if word in text) for word in ("crashed", "failed", "champion")
-    )
-    assert f"crashed: {NO_HEARTBEATS} http" in crashed
-    assert 'failed: no "rows" <b> http' in told
-    assert "version 3 is champion; better" in promotion
+        expected = (
+            f"crashed: {NO_HEARTBEATS} http",
+            'failed: no "rows" <b> http',
+            "version 3 is champion; better",
+        )
+
+        def missing() -> list[str]:
+            """Messages that did not come. One may come twice: Prefect posts again what was not answered in seconds."""
+            texts = [request.json["text"] for request in receiver.requests]
+            return [words for words in expected if not any(words in text for text in texts)]
+
+        wait_until(lambda: not missing(), 120)
     (retraining,) = service.post("/flow_runs/filter", {"deployments": {"name": {"any_": ["library"]}}})
     service.set_state(retraining["id"], type="CANCELLED")
     config = retraining["parameters"]["config"]
