@@ -1,6 +1,6 @@
 """What is lost when something is killed: each part of the service, at each moment of a run.
 
-    make bench NAME=kill_matrix
+    make bench NAME=kill-matrix
 
 Every cell runs llm2llm on a model of some 40,000 parameters in a store of its own, kills one thing with SIGKILL, and
 says `make up`, as whoever looks after the machine would; a flow's own processes are not started again by hand. Then the
