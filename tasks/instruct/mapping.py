@@ -52,7 +52,7 @@ class Covered(BaseModel):
     to_seed: float
     """Mean cosine to the nearest seed: near 1 is copying."""
     to_own: float
-    """Mean cosine to the nearest other one of the group: near 1 is repeating."""
+    """Mean cosine to the nearest other one of the group: near 1 is repeating; -1 where it is the only one."""
 
 
 class MapResult(BaseModel):

@@ -113,7 +113,7 @@ def _coverage_rows(found: MapResult | None) -> list[dict[str, Any]]:
             "clusters": one.clusters,
             "evenly filled": f"{one.even_clusters:.1f}",
             "likeness to the nearest seed": f"{one.to_seed:.2f}",
-            "to the nearest of its own": f"{one.to_own:.2f}",
+            "to the nearest of its own": f"{one.to_own:.2f}" if one.rows > 1 else "–",
         }
         for one in (found.groups if found else [])
     ]
