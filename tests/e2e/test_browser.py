@@ -135,6 +135,8 @@ def test_mlflow_shows_the_tree_the_curves_and_the_report(finished: dict[str, Any
             page.goto(f"{run}/model-metrics")
             for name in ("kept", "train_rows", "wrong"):
                 page.get_by_text(name, exact=True).first.wait_for()
+            page.locator(".js-plotly-plot .main-svg").first.wait_for()  # the curves themselves
+            page.wait_for_timeout(1000)  # the others
             page.screenshot(path=SCREENS / "mlflow-curves.png")
             page.goto(f"{run}/artifacts/report/report.html")
             page.frame_locator("iframe").get_by_text("Iterations").first.wait_for()

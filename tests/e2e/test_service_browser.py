@@ -51,6 +51,7 @@ def test_two_fields_of_the_form_start_a_run_whose_page_shows_its_report(service)
     def visit(page: Any) -> None:
         page.goto(f"{base}/deployments/deployment/{deployment['id']}/run")
         page.get_by_text("Address of the training rows").wait_for()
+        page.screenshot(path=SCREENS / "service-form-empty.png")
         page.get_by_role("button", name="Submit").click()
         fields = page.locator("textarea")
         page.get_by_text("required").first.wait_for()
