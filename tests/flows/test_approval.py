@@ -137,6 +137,7 @@ def test_approved_in_the_form_the_run_goes_on_where_it_was(deployed):
     assert "approved by Ann: &lt;b&gt;good&lt;/b&gt;" in card
 
 
+@pytest.mark.slow
 def test_rejected_by_command_it_is_recorded_with_the_reason_and_the_run_ends(deployed, capsys):
     run = deployed.submit("commanded")
     assert deployed.execute(run) is None

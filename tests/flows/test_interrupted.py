@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 from mlflow import MlflowClient
 
 from tests.flows.loops import wait_until
@@ -80,6 +81,7 @@ def test_ctrl_c_is_one_message_and_leaves_nothing_running(loop):
     assert "RUNNING" not in again.prefect_states()
 
 
+@pytest.mark.slow
 def test_a_command_that_was_killed_leaves_no_server_and_its_runs_are_ended_by_the_next(loop):
     first = Command(loop)
     children = first.until_trained(2)

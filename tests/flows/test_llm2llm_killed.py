@@ -33,6 +33,7 @@ def _training_steps(result) -> list[list[int]]:
     return [[p.step for p in client.get_metric_history(run.info.run_id, "train/loss")] for run in runs]
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_between_stages_it_ends_as_if_nothing_had_been(loop, finished):
     _, undisturbed = finished
     kills = 0

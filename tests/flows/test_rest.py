@@ -107,6 +107,7 @@ def test_more_samples_reuse_those_that_exist(finished):
     assert len(fewer) == len(after) + 2  # the fifth sample alone
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_shards_are_drawn_at_once_goes_on_and_ends_as_one_by_one(loop, finished):
     _, undisturbed = finished
     process = loop.start(grow__at_once=2)
