@@ -116,6 +116,13 @@ def test_instructions_that_are_not_kept(text, kind, reason):
     assert checks.instruction(draft(text, kind), SEEDS[0]) == reason
 
 
+def test_an_instruction_in_another_language_is_not_kept_where_languages_are_named():
+    german = draft("Schreibe ein Gedicht über den Regen im November.", "self_instruct")
+    assert Checks(WritingConfig(), SEEDS, []).instruction(german, None) is None
+    assert Checks(WritingConfig(languages=("en",)), SEEDS, []).instruction(german, None) == "language"
+    assert Checks(WritingConfig(languages=("en", "de")), SEEDS, []).instruction(german, None) is None
+
+
 @pytest.mark.parametrize(
     ("completion", "reason"),
     [
