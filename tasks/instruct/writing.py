@@ -173,6 +173,8 @@ class Writer:
             elif len(this.kept) < missing:
                 this.kept.append(_row(draft, answer.text.strip(), this.number))
                 counts[draft.request.operation]["kept"] += 1
+            else:  # good as it may be, enough are there
+                counts[draft.request.operation]["surplus"] += 1
         marks = self._sampling(16, self.config.response_temperature)
         prompts = [mark_prompt(draft.instruction, draft.request.response or "") for draft in marked]
         for draft, answer in zip(marked, self._ask(this.number, "mark", prompts, marks, watch), strict=False):
@@ -182,6 +184,8 @@ class Writer:
             elif len(this.kept) < missing:
                 this.kept.append(_row(draft, draft.request.response or "", this.number, mark=mark))
                 counts[draft.request.operation]["kept"] += 1
+            else:  # good as it may be, enough are there
+                counts[draft.request.operation]["surplus"] += 1
 
     def _ask(
         self,

@@ -41,6 +41,9 @@ def test_seeds_become_chats_and_a_second_run_asks_nobody(command, teacher):
     }
     assert sum(figures["data/kept"] for figures in result["iterations"]) == 6
     assert "6 of 6 rows" in said
+    operations = result["operations"]
+    assert all(one["written"] == one["kept"] + sum(one["rejected"].values()) for one in operations)
+    assert sum(one["rejected"].get("surplus", 0) for one in operations) > 0  # more were written than wanted
     before = len(teacher.requests)
     _, again, _ = command()
     assert len(teacher.requests) == before
