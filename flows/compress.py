@@ -57,7 +57,7 @@ def check(config: CompressConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
     texts.read_texts(config.texts)
-    training.check(config.training)
+    training.check(config.training, processes=config.launch.total)
     base_model.locate(config.encoder, "encoder.model")
     locate_teacher(config.teacher)
     if not config.data.test:

@@ -50,7 +50,7 @@ def check(settings: InstructConfig) -> None:
     check_run(settings)
     config.check(settings.writing, bool(settings.data.texts))
     data.read(settings.data)
-    check_student(settings.student, settings.data)
+    check_student(settings.student, settings.data, processes=settings.launch.total)
     if settings.map.on:
         base_model.locate(settings.encoder, "encoder.model")
     locate_teacher(settings.teacher)

@@ -78,7 +78,7 @@ def check(config: LLM2LLMConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
     preparing.check(config.data)
-    sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
+    sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
     check_reversal(config.reversal)
     check_evaluation(config.evaluation)
     base_model.locate(config.student, "student.model")

@@ -83,12 +83,11 @@ def check(config: PERLConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
     preparing.check(config.data, config.prompts)
-    sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
+    sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
     rewards.check(config.reward)
-    processes = config.launch.processes * config.launch.nodes
-    training_config.check(config.policy_training(), processes=processes)
+    training_config.check(config.policy_training(), processes=config.launch.total)
     if config.reward.by == "model":
-        check_pairs(config.preferences, judge=config.judge)
+        check_pairs(config.preferences, config.reward_model, config.launch.total, judge=config.judge)
     base_model.locate(config.policy, "policy.model")
 
 

@@ -82,11 +82,11 @@ def check(config: ReSTConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
     preparing.check(config.data, config.prompts)
-    sft.check(config.training, has_validation=bool(config.data.validation or config.data.validation_fraction))
+    sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
     improve.check(config.improve)
     rewards.check(config.reward)
     if config.reward.by == "model":
-        check_learned(config.reward_base, config.preferences)
+        check_learned(config.reward_base, config.preferences, config.reward_model, config.launch.total)
     base_model.locate(config.policy, "policy.model")
 
 

@@ -69,7 +69,7 @@ def check(config: ReverseConfig) -> None:
         if rows.rows:
             corpus.read_corpus(rows, name)
     check_reversal(config.reversal)
-    sft.check(config.training, has_validation=False)
+    sft.check(config.training, has_validation=False, processes=config.launch.total)
     base_model.locate(config.student, "student.model")
 
 

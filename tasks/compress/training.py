@@ -29,6 +29,7 @@ from tasks.sft.adapter import lora_config
 from tasks.sft.checkpoints import newest_whole, reporting
 from tasks.sft.row_order import repeatable
 from tasks.sft.saving import mean_loss
+from tasks.sft.shared_batches import check_share, sharing
 from tasks.sft.trainer_arguments import be_deterministic, trainer_arguments
 
 if TYPE_CHECKING:
@@ -63,13 +64,18 @@ class CompressorTrainingResult(BaseModel):
         return {"train/steps": float(self.steps), "train/loss": self.loss} | self.held_out.metrics()
 
 
-def check(config: CompressorTrainingConfig) -> None:
-    """Raise UserError for settings that are for decoders only."""
+def check(config: CompressorTrainingConfig, *, processes: int = 1) -> None:
+    """Raise UserError for settings that are for decoders only, or that so many processes cannot follow."""
     for field, value in (("method", "qlora"), ("batching", "packed")):
         if getattr(config, field) == value:
             raise UserError(
                 f"{value} is for decoders", field=f"training.{field}", mend="choose another; see --help"
             )
+    if config.deepspeed:
+        raise UserError(
+            "DeepSpeed is for decoders", field="training.deepspeed", mend="leave it out: encoders are small"
+        )
+    check_share(config.batch_size, processes, field="launch.processes")
 
 
 def token_rows(
@@ -118,6 +124,9 @@ def run(
     folder = fetch(inputs.encoder)
     tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(folder), "encoder.model")
     be_deterministic()
+    checkpoints = out.parent / "checkpoints"
+    # Before the model: by them a process knows its device, and whether weights are loaded in parts (ZeRO-3).
+    arguments = TrainingArguments(**trainer_arguments(config, checkpoints))
     set_seed(config.seed)  # the head begins at random
     model = AutoModelForTokenClassification.from_pretrained(
         folder, num_labels=2, dtype=torch_dtype(config.precision)
@@ -137,10 +146,8 @@ def run(
             )
             return (loss, outputs) if return_outputs else loss
 
-    checkpoints = out.parent / "checkpoints"
-    arguments = TrainingArguments(**trainer_arguments(config, checkpoints, model.dtype))
     lengths = [len(row["input_ids"]) for row in rows]
-    trainer = repeatable(Weighted)(
+    trainer = sharing(repeatable(Weighted), mean=True)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows).add_column("length", lengths),

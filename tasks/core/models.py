@@ -37,6 +37,7 @@ def load_model(
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     options: dict[str, Any] = {"dtype": torch_dtype(precision)}
     if four_bit:
@@ -50,8 +51,8 @@ def load_model(
         model.active_peft_config.base_model_name_or_path = str(fetch(ref.base))  # saved as a digest alone
         if not train_adapter:
             model = model.merge_and_unload()
-    if torch.cuda.is_available() and not four_bit:
-        model = model.to("cuda")
+    if torch.cuda.is_available() and not four_bit and not is_deepspeed_zero3_enabled():
+        model = model.to("cuda")  # the process's own device, once its trainer's arguments are made
     return model
 
 

@@ -43,6 +43,11 @@ class DataConfig(Config):
     seed: int = Field(0, ge=0, le=2**31)
     """Decides which rows a subset takes."""
 
+    @property
+    def validates(self) -> bool:
+        """Whether any rows are held out to choose by."""
+        return bool(self.validation or self.validation_fraction)
+
     def asking(self, prompts: str) -> "DataConfig":
         """The same data with all rows at `prompts` as training rows, for their questions; empty is these themselves."""
         whole = {"seed_rows": 0, "seed_per_label": 0, "validation": "", "validation_fraction": 0.0}

@@ -62,7 +62,9 @@ class BeforeAndAfter(BaseModel):
         return found
 
 
-def check_student(config: StudentConfig, data: InstructDataConfig, field: str = "student") -> None:
+def check_student(
+    config: StudentConfig, data: InstructDataConfig, field: str = "student", *, processes: int = 1
+) -> None:
     """Raise UserError for what can be known to be wrong before a model is loaded."""
     if not config.on:
         return
@@ -74,7 +76,7 @@ def check_student(config: StudentConfig, data: InstructDataConfig, field: str = 
                 mend=f"name it, or leave {field}.on out",
             )
     locate(config.model, f"{field}.model.model")
-    sft.check(config.training, has_validation=False)
+    sft.check(config.training, has_validation=False, processes=processes)
     check_evaluation(config.evaluation)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -10,17 +10,26 @@ from tasks.core.command_line import read_config
 from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.plan.devices import DEVICES, Verdict, judge
+from tasks.plan.estimate import Estimate, estimates
 from tasks.plan.known_models import architecture_of
 from tasks.plan.memory import CONTEXT, CPU, FRAGMENTS, GB, GPU, Machine, needed
+from tasks.plan.speed import SPEEDS, calibrated
 from tasks.plan.stages import StagePlan, plan_stages, planned_model, separate_models
-from tasks.plan.table import comparison, stage_table, verdict_line
+from tasks.plan.storage import Stored, stored
+from tasks.plan.table import ASSUMED, comparison, estimate_line, stage_table, stored_line, verdict_line
+from tasks.plan.work import Amounts, Work, work_of
 
 USAGE = """python -m flows plan FLOW [--config F.yaml] [--field=value …]
-The memory of each of a flow's stages, and which GPUs hold it, before anything is loaded.
+The memory of each of a flow's stages, which GPUs hold it, and what the whole run takes, before anything is loaded.
   --device=80          only this GPU (GB), or `cpu`: this machine's memory, with weights in float32
   --prompt_tokens=512  the longest prompt; left out, that of training (training.max_length)
   --model=NAME         the model, as in architectures.yaml, a hub id or a folder; several, with commas, are compared
-  --json               no table, only the JSON line"""
+  --json               no table, only the JSON line
+What the hours are counted from, where the configuration does not say it:
+  --rows=1000 --test_rows=500 --pairs=1000   training rows, test rows, pairs of preferences
+  --row_tokens=512     mean tokens of a row; left out, half of training.max_length
+  --failing=0.3 --kept=0.5   share of the rows that a student fails, share of the samples that a filter keeps
+  --calibrate          hours of this machine too, whose speed is measured for some seconds"""
 
 
 @dataclass
@@ -31,6 +40,8 @@ class Asked:
     prompt: int = 0
     models: list[str] = field(default_factory=list)
     only_json: bool = False
+    calibrate: bool = False
+    amounts: Amounts = field(default_factory=Amounts)
     rest: list[str] = field(default_factory=list)
 
 
@@ -49,11 +60,11 @@ def run_plan(
     config: Any = read_config(configuration(name), f"python -m flows plan {name}", asked.rest)
     planned_model(config)
     machine = CPU if asked.device == "cpu" else GPU
-    machine = replace(machine, processes=config.launch.processes * config.launch.nodes)
+    machine = replace(machine, processes=config.launch.total)
     prompt = asked.prompt or config.training.max_length
     devices = _devices(asked.device)
     variants = [_with_model(config, model) for model in asked.models] or [config]
-    plans = [_plan(name, variant, machine, devices, prompt) for variant in variants]
+    plans = [_plan(name, variant, machine, devices, prompt, asked) for variant in variants]
     if not asked.only_json:
         print(_text(plans, machine, prompt), file=sys.stderr, flush=True)
     found = [plan.as_json() for plan in plans]
@@ -72,6 +83,9 @@ class Plan:
     stages: list[StagePlan]
     separate: StagePlan | None
     verdicts: list[Verdict]
+    work: Mapping[str, Work]
+    stored: Mapping[str, Stored]
+    estimates: list[Estimate]
 
     def as_json(self) -> dict[str, Any]:
         """Bytes by stage and part, and what each device holds."""
@@ -83,6 +97,9 @@ class Plan:
             "stages": [_as_json(stage) for stage in self.stages],
             "separate_models": _as_json(self.separate) if self.separate else None,
             "devices": [asdict(verdict) | {"fits": verdict.fits} for verdict in self.verdicts],
+            "work": {stage: asdict(work) for stage, work in self.work.items()},
+            "stored": {stage: asdict(stored) for stage, stored in self.stored.items()},
+            "estimates": [asdict(one) | {"total_hours": one.total} for one in self.estimates],
         }
 
 
@@ -94,7 +111,9 @@ def _as_json(stage: StagePlan) -> dict[str, Any]:
     return {"stage": stage.name, **parts, "bytes": round(total), "bytes_of_gpu": round(needed(total))}
 
 
-def _plan(name: str, config: Any, machine: Machine, devices: Sequence[float], prompt: int) -> Plan:
+def _plan(
+    name: str, config: Any, machine: Machine, devices: Sequence[float], prompt: int, asked: Asked
+) -> Plan:
     where, model = planned_model(config)
     shape = architecture_of(model, field=where)
     longest = prompt + (config.ppo.max_new_tokens if hasattr(config, "ppo") else 0)
@@ -104,14 +123,23 @@ def _plan(name: str, config: Any, machine: Machine, devices: Sequence[float], pr
             field="prompt_tokens",
             mend="give the longest prompt that there is",
         )
+    stages = plan_stages(config, machine, prompt=prompt)
+    work = work_of(config, asked.amounts)
+    kinds = [(size, SPEEDS[size]) for size in devices if size in SPEEDS]
+    if asked.calibrate:
+        number = machine.bytes_of(config.training.precision)
+        kinds.append((_memory_here() / GB, calibrated(shape, number)))
     return Plan(
         name,
         model.model,
         shape.parameters(),
         prompt,
-        plan_stages(config, machine, prompt=prompt),
+        stages,
         separate_models(config, machine, prompt=prompt),
         [judge(config, machine, size, prompt=prompt) for size in devices],
+        {stage.name: work[stage.name] for stage in stages if stage.name in work},
+        {stage.name: stored(config, stage, machine) for stage in stages},
+        [estimates(config, machine, size, speed, work, prompt=prompt) for size, speed in kinds],
     )
 
 
@@ -131,6 +159,14 @@ def _text(plans: Sequence[Plan], machine: Machine, prompt: int) -> str:
             f"{CONTEXT / GB:g} GB (CUDA):"
         )
         lines += map(verdict_line, plan.verdicts)
+    if plan.estimates:
+        lines += [
+            "",
+            "The whole run, a stage after the other, in the cheapest layout that holds its trainings:",
+        ]
+        lines += map(estimate_line, plan.estimates)
+        lines.append(ASSUMED)
+    lines.append(stored_line(plan.stored.values()))
     return "\n".join(lines)
 
 
@@ -140,6 +176,10 @@ def _asked(arguments: Sequence[str]) -> Asked:
         name, _, value = argument.partition("=")
         if name == "--json" and not value:
             asked.only_json = True
+        elif name == "--calibrate" and not value:
+            asked.calibrate = True
+        elif name.removeprefix("--") in asdict(asked.amounts):
+            asked.amounts = _amount(asked.amounts, name.removeprefix("--"), value)
         elif name == "--device":
             asked.device = value
         elif name == "--model":
@@ -153,6 +193,32 @@ def _asked(arguments: Sequence[str]) -> Asked:
         else:
             asked.rest.append(argument)
     return asked
+
+
+def _amount(amounts: Amounts, name: str, value: str) -> Amounts:
+    share = isinstance(getattr(amounts, name), float)
+    try:
+        number = float(value) if share else int(value)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= (1 if share else 10**12):
+        raise UserError(
+            f"{value!r} is no {'share between 0 and 1' if share else 'number'}",
+            field=f"--{name}",
+            mend=f"--{name}={'0.5' if share else '1000'}",
+        )
+    changes: Any = {name: number}
+    return replace(amounts, **changes)
+
+
+def _memory_here() -> float:
+    """Bytes of this machine's GPU, or of its memory."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(psutil.virtual_memory().total)
 
 
 def _devices(device: str) -> list[float]:

@@ -1,6 +1,6 @@
 """Memory of PPO: one frozen base with adapters for its roles, or models of their own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tasks.plan.activations import (
@@ -14,6 +14,7 @@ from tasks.plan.activations import (
 from tasks.plan.architecture import Architecture, Linear
 from tasks.plan.generating import writing
 from tasks.plan.memory import Machine, Memory, Trained, fullest
+from tasks.plan.sharing import placed, rows_of_device, zero_section
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.heads import ROWS
 from tasks.ppo.log_probabilities import CHUNK
@@ -73,17 +74,24 @@ def policy_training(
         rewarding = shape.adapted(reward.adapter, field="reward_model.adapter.modules")
         adapters += FLOAT32 * shape.adapter_parameters(reward.adapter.rank, rewarding)
     both = (policy, values)
-    static = Memory(weights=weights, adapters=adapters, optimizer=sum(part.moments for part in both))
-    gradients = sum(part.size for part in both)
+    zero = zero_section(ppo.deepspeed, field="ppo.deepspeed")
+    whole = Memory(weights=weights, adapters=adapters)
+    shares = [placed(whole, part, machine, zero, shape.parameters()) for part in both]
+    static = replace(shares[0][0], optimizer=sum(one.optimizer for one, _ in shares))
+    # Without ZeRO gradients are averaged where they lie.
+    gradients = sum(size for _, size in shares) if zero else sum(part.size for part in both)
+    # ZeRO-3 gathers all weights to sample, beside the parts that a device keeps.
+    kept_beside = weights / machine.processes if int(zero.get("stage", 0)) >= 3 else 0.0
+    sampling = replace(static, weights=weights + kept_beside)
 
-    share = -(-ppo.batch_size // machine.processes)
+    share = rows_of_device(ppo.batch_size, machine)
     length = prompt + ppo.max_new_tokens
     micro = min(ppo.micro_batch_size, share)
     read = min(ROWS, share)
     moments = [
         writing(
             shape,
-            static,
+            sampling,
             number,
             rows=min(SAMPLED, share),
             prompt=prompt,

@@ -14,8 +14,7 @@ from tasks.plan.known_models import architecture_of
 from tasks.plan.memory import Machine, Memory
 from tasks.plan.policy_training import Reward, policy_training
 from tasks.plan.trainers import fine_tuning, reward_training
-from tasks.problems.base import ProblemConfig
-from tasks.problems.load import load_problem
+from tasks.plan.work import longest_answer
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class StagePlan:
     memory: Memory
     kind: str
     """What can be changed to make it smaller: `fine-tune`, `reward`, `ppo`, `generate`, `score` or `merge`."""
+    shape: Architecture
+    """Of the model that it passes through."""
     part: str = ""
     """Where its settings stand in the flow's configuration."""
 
@@ -57,18 +58,19 @@ def _stages(config: Any, machine: Machine, prompt: int) -> Iterator[StagePlan]:
     learned = hasattr(config, "reward") and config.reward.by == "model"
     perl = hasattr(config, "ppo")
     if getattr(config, "sft", True):
-        yield StagePlan("fine-tune", fine_tuning(shape, config.training, machine), "fine-tune", "training")
+        trained = fine_tuning(shape, config.training, machine)
+        yield StagePlan("fine-tune", trained, "fine-tune", shape, "training")
     if perl and config.sft:
         merged = Memory(
             "the adapter is merged", weights=alone.bytes_of(config.roles.precision) * shape.parameters()
         )
-        yield StagePlan("merge", merged, "merge")
+        yield StagePlan("merge", merged, "merge", shape)
     rewarding = (
         architecture_of(config.reward_base, field="reward_base.model") if learned and not perl else shape
     )
     if learned:
         trained = reward_training(rewarding, config.reward_model, machine)
-        yield StagePlan("reward model", trained, "reward", "reward_model")
+        yield StagePlan("reward model", trained, "reward", rewarding, "reward_model")
         number = alone.bytes_of(config.reward.precision)
         static = Memory(weights=number * rewarding.body_parameters())
         scored = scoring(
@@ -76,13 +78,13 @@ def _stages(config: Any, machine: Machine, prompt: int) -> Iterator[StagePlan]:
             static,
             number,
             rows=config.reward.batch_size,
-            length=prompt + _longest(config, config.evaluation),
+            length=prompt + longest_answer(config, config.evaluation),
         )
-        yield StagePlan("reward of answers", scored, "score", "reward")
+        yield StagePlan("reward of answers", scored, "score", rewarding, "reward")
     yield from _answering(config, shape, alone, prompt)
     if perl:
         ppo = policy_training(shape, config.ppo, config.roles, _reward(config), machine, prompt=prompt)
-        yield StagePlan("ppo", ppo, "ppo", "ppo")
+        yield StagePlan("ppo", ppo, "ppo", shape, "ppo")
 
 
 def _answering(config: Any, shape: Architecture, machine: Machine, prompt: int) -> Iterator[StagePlan]:
@@ -95,12 +97,12 @@ def _answering(config: Any, shape: Architecture, machine: Machine, prompt: int) 
         shape,
         machine,
         prompt,
-        _longest(config, evaluation),
+        longest_answer(config, evaluation),
     )
     if written:
         yield written
     if hasattr(config, "grow"):
-        new = _longest(config, config.grow)
+        new = longest_answer(config, config.grow)
         grown = _writing("grow", "grow.engine", config.grow.engine, shape, machine, prompt, new)
         if grown:
             yield grown
@@ -121,14 +123,7 @@ def _writing(
     number = machine.bytes_of(engine.precision)
     static = Memory(weights=number * shape.parameters())
     memory = writing(shape, static, number, rows=engine.batch_size, prompt=prompt, new=new)
-    return StagePlan(name, memory, "generate", part)
-
-
-def _longest(config: Any, settings: Any) -> int:
-    """The longest answer in tokens: as set, or what the problem needs."""
-    return int(
-        settings.max_new_tokens or load_problem(ProblemConfig(name=config.data.problem)).max_new_tokens
-    )
+    return StagePlan(name, memory, "generate", shape, part)
 
 
 def _reward(config: Any) -> Reward:
@@ -153,4 +148,4 @@ def separate_models(config: Any, machine: Machine, *, prompt: int) -> StagePlan 
     reward = Reward("model") if config.reward.by == "model" else Reward("verifier")
     shape = architecture_of(model, field=field)
     memory = policy_training(shape, config.ppo, roles, reward, machine, prompt=prompt)
-    return StagePlan("ppo, four models", memory, "ppo", "ppo")
+    return StagePlan("ppo, four models", memory, "ppo", shape, "ppo")

@@ -1,10 +1,13 @@
 """A plan as text: a row per stage, and a line per device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tasks.plan.devices import DEVICES, Verdict
+from tasks.plan.estimate import Estimate
 from tasks.plan.memory import GB, PARTS, needed
+from tasks.plan.speed import SPEEDS
 from tasks.plan.stages import StagePlan
+from tasks.plan.storage import Stored
 
 _NARROWEST = 6
 
@@ -33,6 +36,47 @@ def verdict_line(verdict: Verdict) -> str:
     elif verdict.hopeless:
         words += "; no setting known here is enough: several devices, or a smaller model"
     return words
+
+
+ASSUMED = (
+    "Counted from rows and tokens as given (see --help), with 35 % of a device's peak in training, 40 % where prompts "
+    "are read, half of its bandwidth where tokens are written, and prices of an hour of "
+    + ", ".join(f"${speed.price:g} ({speed.name})" for speed in SPEEDS.values())
+    + "."
+)
+
+
+def estimate_line(estimate: Estimate) -> str:
+    """Hours and dollars on one kind of device, and how to ask for the layout."""
+    device = f"{estimate.device:>12} "
+    if estimate.layout is None:
+        return f"{device} its trainings fit in no layout that is known here"
+    many = estimate.layout.devices
+    words = f"{device} {many} x {estimate.gigabytes:.0f} GB: {estimate.total:,.1f} hours"
+    words += f", ${estimate.dollars:,.0f}" if estimate.dollars else ""
+    longest = sorted(estimate.hours, key=lambda stage: -estimate.hours[stage])[:3]
+    words += " (" + ", ".join(f"{stage} {estimate.hours[stage]:,.1f}" for stage in longest) + ")"
+    if estimate.flags:
+        words += f"; {' '.join(estimate.flags)}"
+    if estimate.spread:
+        words += "; spread by a server or vLLM: " + ", ".join(
+            f"{stage} over {over}" for stage, over in estimate.spread.items()
+        )
+    return words
+
+
+def stored_line(parts: Iterable[Stored]) -> str:
+    """What a call of every stage leaves, holds and reads."""
+    every = list(parts)
+    left, held, read = (
+        sum(part.model for part in every),
+        max((part.checkpoints for part in every), default=0.0),
+        max((part.read for part in every), default=0.0),
+    )
+    return (
+        f"Store: {left / GB:.2f} GB from one call of every stage (a loop leaves as much again in every iteration); "
+        f"checkpoints take {held / GB:.2f} GB of disk; {read / GB:.2f} GB are read from S3, once by each machine."
+    )
 
 
 def comparison(rows: Sequence[tuple[str, Sequence[StagePlan], StagePlan | None]]) -> str:

@@ -75,8 +75,9 @@ class PPOConfig(Config):
     """Take scores as they are, divide them by their running standard deviation, or take off their mean before."""
     score_clip: float = Field(0.0, ge=0.0, le=1e6)
     """Bound scores to ± this, after normalisation; 0 leaves them."""
-    deepspeed: str = ""
-    """A DeepSpeed configuration file (ZeRO-2 or 3), for adapters and several processes; empty trains without."""
+    deepspeed: str = Field("", json_schema_extra=PLACEMENT)
+    """ZeRO, for adapters and several processes: `zero2`, `zero3`, or a DeepSpeed configuration file; empty trains
+    without."""
     seed: int = Field(0, ge=0, le=2**31)
     """Seed of the sampling and of the order of minibatches."""
 

@@ -1,13 +1,12 @@
 """DeepSpeed's ZeRO around adapters on one frozen base: stage 2 spreads gradients and optimizer over the processes,
 stage 3 the weights as well, the frozen ones too."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import UserError
+from tasks.core.launching.zero import build_operator, read_deepspeed
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.masked import process_count
 from tasks.ppo.roles import LanguageModelRoles
@@ -20,24 +19,18 @@ if TYPE_CHECKING:
 _STAGES = (2, 3)
 
 
-def read_zero(file: str, *, field: str = "ppo.deepspeed") -> dict[str, Any]:
-    """The section `zero_optimization` of a DeepSpeed configuration file; the others are decided by our own settings.
+def read_zero(name: str, *, field: str = "ppo.deepspeed") -> dict[str, Any]:
+    """The section `zero_optimization` of a layout's name or file; the others are decided by our own settings.
 
     Raises UserError for a file that is missing or no JSON object, and for what is not known to work here.
     """
-    try:
-        settings = json.loads(Path(file).read_text(encoding="utf-8"))
-        zero: dict[str, Any] = dict(settings["zero_optimization"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} is no DeepSpeed configuration with a section zero_optimization: {error}", field=field
-        ) from error
+    zero: dict[str, Any] = read_deepspeed(name, field=field)["zero_optimization"]
     if zero.get("stage") not in _STAGES:
-        raise UserError(f"{file} asks for stage {zero.get('stage')}", field=field, mend="take stage 2 or 3")
-    offloaded = sorted(name for name in zero if name.startswith("offload"))
+        raise UserError(f"{name} asks for stage {zero.get('stage')}", field=field, mend="take stage 2 or 3")
+    offloaded = sorted(part for part in zero if part.startswith("offload"))
     if offloaded:
         raise UserError(
-            f"{file} asks for {offloaded[0]}, which is not supported", field=field, mend="leave it out"
+            f"{name} asks for {offloaded[0]}, which is not supported", field=field, mend="take zero3"
         )
     return zero
 
@@ -75,6 +68,7 @@ class ShardedOptimizer:
         from torch.nn import ModuleList
 
         self._optimizer = optimizer
+        build_operator()
         self._engine, *_ = deepspeed.initialize(
             model=ModuleList([roles.adapters, roles.head]),
             optimizer=optimizer,

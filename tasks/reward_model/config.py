@@ -60,7 +60,8 @@ class RewardTrainingConfig(OptimiserConfig):
     epochs: float = Field(1.0, gt=0.0, le=1000.0)
     """Passes over the pairs. Reward models overfit early: one is usual."""
     batch_size: int = Field(8, ge=1, le=4096)
-    """Pairs per forward pass and process. Lower it when memory runs out, and raise `gradient_accumulation`."""
+    """Pairs per forward pass, shared by all processes. Lower it when memory runs out, and raise
+    `gradient_accumulation`."""
     max_length: int = Field(1024, ge=8, le=1_048_576)
     """Longest prompt and answer together, in tokens; longer ones lose the beginning of their prompt, never their
     answer."""

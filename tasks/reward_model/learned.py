@@ -10,11 +10,15 @@ from tasks.core.references import ModelRef
 from tasks.reward_model import preferences, stage
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.stage import RewardTrainingInputs, RewardTrainingResult
+from tasks.sft.config import check_processes
 
 
-def check_learned(model: ModelConfig, pairs: PreferenceConfig) -> None:
+def check_learned(
+    model: ModelConfig, pairs: PreferenceConfig, training: RewardTrainingConfig, processes: int
+) -> None:
     """Raise UserError for all that can be known to be wrong before a model is loaded."""
     preferences.check(pairs)
+    check_processes(training, processes, field="reward_model")
     base_model.locate(model, "reward_base.model")
 
 
@@ -57,9 +61,13 @@ class Learned:
         }
 
 
-def check_pairs(pairs: PreferenceConfig, *, judge: bool) -> None:
-    """Raise UserError for pairs that cannot be read, and when none are held out for a judge to learn from."""
+def check_pairs(
+    pairs: PreferenceConfig, training: RewardTrainingConfig, processes: int, *, judge: bool
+) -> None:
+    """Raise UserError for pairs that cannot be read, when none are held out for a judge to learn from, and for a
+    training that so many processes cannot share."""
     preferences.check(pairs)
+    check_processes(training, processes, field="reward_model")
     if judge and not pairs.test and not pairs.test_fraction:
         raise UserError(
             "the judge learns from held-out pairs, and none are held out",

@@ -13,13 +13,13 @@ from tasks.core.models import load_tokenizer
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import Report, Stage
 from tasks.reward_model.calibration_plot import draw_calibration
-from tasks.reward_model.classifier import full_weights, load_classifier
+from tasks.reward_model.classifier import full_weights
 from tasks.reward_model.config import RewardTrainingConfig
 from tasks.reward_model.evaluation import PairEvaluation, evaluate_pairs
 from tasks.reward_model.normalisation import Normalisation, fit_normalisation
 from tasks.reward_model.pairs import Preference, read_preferences
 from tasks.reward_model.scoring import load_scorer
-from tasks.reward_model.tokens import padding_token, tokenise_pairs
+from tasks.reward_model.tokens import tokenise_pairs
 from tasks.reward_model.training import train
 from tasks.sft.trainer_arguments import be_deterministic
 
@@ -80,7 +80,6 @@ def run(
     """
     import torch
     from accelerate import PartialState  # type: ignore[import-untyped]
-    from transformers import set_seed
 
     pairs = read_preferences(inputs.train)
     if not pairs:
@@ -94,12 +93,9 @@ def run(
     # An adapter needs its base for good; full weights are trained away from theirs.
     place = out / "base" if config.method == "lora" else out.parent / "merged"
     base = full_weights(inputs.model, place, config.precision)
-    set_seed(config.seed)  # the head begins at random
-    model = load_classifier(base, precision=config.precision, padding=padding_token(tokenizer))
     folder = out / "model"
     lies_on = base if config.method == "lora" else None
-    training = train(config, model, tokenizer, rows, folder, report, base=lies_on)
-    del model
+    training = train(config, base, tokenizer, rows, folder, report, base=lies_on)
 
     trained = ModelRef(
         uri=str(folder),

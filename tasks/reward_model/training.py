@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.references import ModelRef
 from tasks.core.stage import Report
-from tasks.reward_model.classifier import HEAD
+from tasks.reward_model.classifier import HEAD, load_classifier
 from tasks.reward_model.config import RewardTrainingConfig
 from tasks.reward_model.cost import StepClock, peak_memory_gb
 from tasks.reward_model.tokens import padding_token
@@ -16,10 +16,11 @@ from tasks.sft.adapter import lora_config
 from tasks.sft.checkpoints import newest_whole, reporting
 from tasks.sft.row_order import repeatable
 from tasks.sft.saving import mean_loss, save_trained
+from tasks.sft.shared_batches import sharing
 from tasks.sft.trainer_arguments import trainer_arguments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Training:
 
 def train(
     config: RewardTrainingConfig,
-    model: "PreTrainedModel",
+    start: ModelRef,
     tokenizer: "PreTrainedTokenizerBase",
     rows: Sequence[dict[str, list[int]]],
     folder: Path,
@@ -43,14 +44,14 @@ def train(
     *,
     base: ModelRef | None,
 ) -> Training:
-    """Train `model` on rows of `chosen_ids` and `rejected_ids` and save it to `folder`; `base` is what an adapter
-    lies on, None for full weights.
+    """Train a classifier with the weights of `start` on rows of `chosen_ids` and `rejected_ids` and save it to
+    `folder`; `base` is what an adapter lies on, None for full weights.
 
     Goes on from the newest whole checkpoint in `checkpoints` beside the folder's parent. The loss is that of Bradley
     and Terry's model, -log sigmoid(better - worse), as in PERL (arXiv 2403.10704, section 3.1).
     """
     clock, checkpoints = StepClock(), folder.parent.parent / "checkpoints"
-    trainer = _trainer(config, model, tokenizer, rows, checkpoints, [reporting(report), clock.callback()])
+    trainer = _trainer(config, start, tokenizer, rows, checkpoints, [reporting(report), clock.callback()])
     trainer.train(resume_from_checkpoint=newest_whole(checkpoints))
     peak = peak_memory_gb()
     save_trained(trainer, folder, base, tokenizer)  # which has its own padding, not the trainer's
@@ -59,31 +60,36 @@ def train(
 
 def _trainer(
     config: RewardTrainingConfig,
-    model: "PreTrainedModel",
+    start: ModelRef,
     tokenizer: "PreTrainedTokenizerBase",
     rows: Sequence[dict[str, list[int]]],
     checkpoints: Path,
     callbacks: list[Any],
 ) -> Any:
     from datasets import Dataset
+    from transformers import set_seed
     from trl import RewardConfig, RewardTrainer
 
-    keywords = trainer_arguments(config, checkpoints, model.dtype) | {
+    keywords = trainer_arguments(config, checkpoints) | {
         "center_rewards_coefficient": config.centre or None,
         "max_length": None,  # the rows fit already; the trainer would leave long ones out
         "remove_unused_columns": False,  # the order by length needs its column
         # It takes the adapter's too.
         "disable_dropout": not (config.method == "lora" and config.adapter.dropout),
     }
+    # Before the model: by them a process knows its device, and whether weights are loaded in parts (ZeRO-3).
+    arguments = RewardConfig(**keywords)
+    set_seed(config.seed)  # the head begins at random
+    model = load_classifier(start, precision=config.precision, padding=padding_token(tokenizer))
     adapter = None
     if config.method == "lora":  # the head begins at random: it is trained and saved whole
         adapter = lora_config(config.adapter, model, field="reward_model.adapter.modules", head=HEAD)
     padded = deepcopy(tokenizer)  # the trainer makes its padding the model's
     padded.pad_token = padded.convert_ids_to_tokens(padding_token(tokenizer))
     lengths = [max(map(len, row.values())) for row in rows]
-    return repeatable(RewardTrainer)(
+    return sharing(repeatable(RewardTrainer), mean=True)(
         model=model,
-        args=RewardConfig(**keywords),
+        args=arguments,
         train_dataset=Dataset.from_list([*rows]).add_column("length", lengths),
         processing_class=padded,
         peft_config=adapter,

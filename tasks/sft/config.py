@@ -1,19 +1,18 @@
 """How a student is trained."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from tasks.core.errors import UserError
+from tasks.core.launching.zero import read_deepspeed
 from tasks.core.models import four_bit_config
 from tasks.sft.adapter import AdapterConfig
 from tasks.sft.optimiser_config import OptimiserConfig, placed
+from tasks.sft.shared_batches import check_share
 
 
-@placed(
-    too_long="max_length", weighting="batching", select="gradient_checkpointing", deepspeed="checkpoint_steps"
-)
+@placed(too_long="max_length", weighting="batching", select="gradient_checkpointing")
 class TrainingConfig(OptimiserConfig):
     """How the student is trained."""
 
@@ -26,14 +25,13 @@ class TrainingConfig(OptimiserConfig):
     """Every row counts alike, or, for scored samples, in proportion to its reward."""
     select: Literal["last", "best"] = "last"
     """Keep the last step's weights, or the epoch's with the lowest loss on the validation set."""
-    deepspeed: str = ""
-    """A DeepSpeed configuration file (ZeRO); empty trains without."""
     adapter: AdapterConfig = AdapterConfig()
     """The adapter, for `lora` and `qlora`."""
 
 
-def check(config: TrainingConfig, *, has_validation: bool) -> None:
-    """Raise UserError for settings that this machine or this data cannot follow, before anything is loaded."""
+def check(config: TrainingConfig, *, has_validation: bool, processes: int = 1) -> None:
+    """Raise UserError for settings that this machine, this data or so many processes cannot follow, before anything is
+    loaded."""
     if config.select == "best" and not has_validation:
         raise UserError("`best` needs a validation set", field="training.select", mend="set data.validation")
     if config.weighting == "reward" and config.batching == "packed":
@@ -44,5 +42,18 @@ def check(config: TrainingConfig, *, has_validation: bool) -> None:
         )
     if config.method == "qlora":
         four_bit_config("float32")
-    if config.deepspeed and not Path(config.deepspeed).is_file():
-        raise UserError(f"there is no file {config.deepspeed}", field="training.deepspeed")
+    check_processes(config, processes, field="training")
+
+
+def check_processes(config: OptimiserConfig, processes: int, *, field: str) -> None:
+    """Raise UserError when a training with these settings, which stand in `field`, cannot be shared by so many
+    processes."""
+    check_share(config.batch_size, processes, field="launch.processes")
+    if config.deepspeed:
+        read_deepspeed(config.deepspeed, field=f"{field}.deepspeed")
+        if config.method == "qlora":
+            raise UserError(
+                "DeepSpeed does not shard 4-bit weights here",
+                field=f"{field}.deepspeed",
+                mend="leave it empty: every process then holds the 4-bit weights; or set the method to lora",
+            )

@@ -22,7 +22,8 @@ class OptimiserConfig(Config):
     max_steps: int = Field(0, ge=0)
     """Optimizer steps; 0 leaves it to `epochs`."""
     batch_size: int = Field(8, ge=1, le=4096)
-    """Rows per forward pass and process. Lower it when memory runs out, and raise `gradient_accumulation`."""
+    """Rows per forward pass, shared by all processes. Lower it when memory runs out, and raise
+    `gradient_accumulation`."""
     gradient_accumulation: int = Field(1, ge=1, le=1024)
     """Forward passes per optimizer step."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -41,6 +42,9 @@ class OptimiserConfig(Config):
     """Recompute activations in the backward pass: less memory, a third more time."""
     checkpoint_steps: int = Field(50, ge=1, json_schema_extra=PLACEMENT)
     """A killed training goes on from a checkpoint at most this many steps old."""
+    deepspeed: str = Field("", json_schema_extra=PLACEMENT)
+    """ZeRO, where several processes train: `zero2` (gradients and optimizer in parts), `zero3` (the weights too),
+    `zero3-offload` (in the machine's memory), or a DeepSpeed configuration file; empty trains without."""
     seed: int = Field(0, ge=0, le=2**31)
     """Seed of the adapter's initial weights and of the order of the rows."""
     adapter: AdapterConfig = AdapterConfig()

@@ -17,12 +17,15 @@ def save_trained(
 
     `base` is what an adapter lies on, None for full weights. `tokenizer` is written in the place of the trainer's own.
     """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
     trainer.save_model(str(folder))  # every process takes part: sharded weights are gathered
     if trainer.accelerator.is_main_process:
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         tidy_model(folder, base)
     trainer.accelerator.wait_for_everyone()
+    unset_hf_deepspeed_config()  # a model that is loaded from here on is loaded whole
 
 
 def mean_loss(trainer: Any) -> float:

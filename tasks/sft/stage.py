@@ -19,6 +19,7 @@ from tasks.sft.config import TrainingConfig
 from tasks.sft.row_order import repeatable
 from tasks.sft.rows import fitting, tokenize
 from tasks.sft.saving import mean_loss, save_trained
+from tasks.sft.shared_batches import sharing
 from tasks.sft.trainer_arguments import be_deterministic, trainer_arguments
 from tasks.sft.weighting import reward_weights, weighted
 
@@ -77,25 +78,26 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
 
     be_deterministic()
     going_on = inputs.model.base is not None
-    model = load_model(
-        inputs.model, precision=config.precision, four_bit=config.method == "qlora", train_adapter=going_on
-    )
     checkpoints = out.parent / "checkpoints"
-    keywords = trainer_arguments(config, checkpoints, model.dtype) | {
+    keywords = trainer_arguments(config, checkpoints) | {
         "max_length": config.max_length,
         "packing": config.batching == "packed",
         "eval_strategy": "epoch" if validation is not None else "no",
         "save_strategy": "epoch" if config.select == "best" else "steps",
         "load_best_model_at_end": config.select == "best",
         "metric_for_best_model": "eval_loss" if config.select == "best" else None,
-        "deepspeed": config.deepspeed or None,
     }
+    # Before the model: by them a process knows its device, and whether weights are loaded in parts (ZeRO-3).
+    arguments = SFTConfig(**keywords)
+    model = load_model(
+        inputs.model, precision=config.precision, four_bit=config.method == "qlora", train_adapter=going_on
+    )
     adapter = None
     if config.method != "full" and not going_on:
         adapter = lora_config(config.adapter, model, field="training.adapter.modules")
-    trainer = weighted(repeatable(SFTTrainer))(
+    trainer = sharing(weighted(repeatable(SFTTrainer)), mean=False)(
         model=model,
-        args=SFTConfig(**keywords),
+        args=arguments,
         train_dataset=Dataset.from_list(rows),
         eval_dataset=validation,
         processing_class=tokenizer,

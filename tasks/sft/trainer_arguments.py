@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from tasks.core.launching.zero import build_operator, read_deepspeed
+from tasks.core.models import torch_dtype
 from tasks.sft.optimiser_config import OptimiserConfig
 
 
@@ -14,13 +16,16 @@ def be_deterministic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time at every allocation
 
 
-def trainer_arguments(config: OptimiserConfig, checkpoints: Path, dtype: Any) -> dict[str, Any]:
-    """Keywords of `TrainingArguments`, and so of every trainer's own configuration, for a model of torch's `dtype`.
+def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, Any]:
+    """Keywords of `TrainingArguments`, and so of every trainer's own configuration.
 
     `max_length` is not among them: trainers differ in what they do with rows that are longer.
     """
     import torch
 
+    dtype = torch_dtype(config.precision)
+    if config.deepspeed:
+        build_operator()
     return {
         "output_dir": str(checkpoints),
         "learning_rate": config.learning_rate,
@@ -44,5 +49,6 @@ def trainer_arguments(config: OptimiserConfig, checkpoints: Path, dtype: Any) ->
         "data_seed": config.seed,
         "report_to": "none",
         "disable_tqdm": True,
+        "deepspeed": read_deepspeed(config.deepspeed) if config.deepspeed else None,
         "use_cpu": not torch.cuda.is_available(),
     }

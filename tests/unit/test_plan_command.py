@@ -48,7 +48,10 @@ def test_the_parts_are_those_of_one_base_with_three_adapters(plan):
     assert ppo["bytes"] == sum(ppo[part] for part in PARTS)
     assert ppo["bytes_of_gpu"] == pytest.approx(ppo["bytes"] * (1 + FRAGMENTS) + CONTEXT, abs=1)
     assert "8,030,261,248 parameters" in text
-    assert [line.split()[0] for line in text.splitlines() if " GB  " in line] == ["24", "40", "80", "141"]
+    verdicts = [
+        line for line in text.splitlines() if " GB  " in line and " x " not in line and "GB are" not in line
+    ]
+    assert [line.split()[0] for line in verdicts] == ["24", "40", "80", "141"]
 
 
 def test_four_models_hold_three_sets_of_weights_and_train_one_of_them_whole(plan):
@@ -142,6 +145,8 @@ def test_shards_of_zero_take_their_share(plan):
         (["perl", "--device=-3"], "no device"),
         (["perl", "--prompt_tokens=many"], "no number of tokens"),
         (["perl", "--model="], "no model is named"),
+        (["perl", "--rows=many"], "'many' is no number"),
+        (["perl", "--kept=2"], "'2' is no share"),
         (["perl", "--model=llama-9"], "there is no model llama-9"),
         (["perl", "--prompt_tokens=9000"], "context of smollm2-135m, 8192"),
         (["perl", "--ppo.stepps=3"], "did you mean --ppo.steps"),
@@ -152,6 +157,22 @@ def test_shards_of_zero_take_their_share(plan):
 def test_a_mistake_is_answered_before_anything_is_loaded(arguments, words):
     with pytest.raises(UserError, match=words):
         run_plan(CONFIGS, CONFIGS.__getitem__, arguments)
+
+
+def test_hours_and_dollars_stand_beside_every_device(plan):
+    found, text = plan(
+        "llm2llm", "--config=deployments/configs/llm2llm-gsm8k.yaml", "--rows=7000", "--failing=0.1"
+    )
+    devices = [one["device"] for one in found["estimates"]]
+    assert devices == ["L4", "A100 40 GB", "H100", "H200"]
+    assert all(f"{device} " in text for device in devices)
+    slow, *_, fast = (one["total_hours"] for one in found["estimates"])
+    assert slow > fast > 0
+    assert found["stored"]["fine-tune"]["model"] == 2 * 8_030_261_248
+    fewer = plan(
+        "llm2llm", "--config=deployments/configs/llm2llm-gsm8k.yaml", "--rows=700", "--failing=0.1", "--json"
+    )[0]
+    assert fewer["work"]["fine-tune"] == found["work"]["fine-tune"]  # 74 seed rows stand in the configuration
 
 
 def test_a_flow_that_trains_nothing_itself_has_no_plan():

@@ -23,6 +23,8 @@ class Processes(Protocol):
     @property
     def nodes(self) -> int: ...
     @property
+    def total(self) -> int: ...
+    @property
     def config_file(self) -> str: ...
 
 
@@ -59,8 +61,7 @@ def accelerate_command(settings: Processes, job: Path) -> list[str]:
             mend="Name a file that `accelerate config` has written.",
         )
     launch = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={settings.config_file}"]
-    total = settings.processes * settings.nodes
-    size = [f"--num_processes={total}", f"--num_machines={settings.nodes}"]
+    size = [f"--num_processes={settings.total}", f"--num_machines={settings.nodes}"]
     port = ["--main_process_port=0"] if settings.nodes == 1 else []
     return [*launch, *size, *port, "-m", "tasks.core.launching.child", str(job)]
 

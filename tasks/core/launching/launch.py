@@ -63,6 +63,11 @@ class LaunchConfig(Config):
     grace_s: float = Field(10.0, ge=0.0, le=600.0)
     """Seconds that a stage has after SIGTERM before it is killed."""
 
+    @property
+    def total(self) -> int:
+        """Processes on all machines together."""
+        return self.processes * self.nodes
+
 
 class _Running(Protocol):
     def wait(self, timeout_s: float) -> int | None: ...
@@ -98,9 +103,8 @@ def launch(
             raise StageFailed(stage, f"a process of an earlier attempt still runs in {job}", mend=mend)
         for name in LEFT_BY_AN_ATTEMPT:
             (job / name).unlink(missing_ok=True)
-        total = settings.processes * settings.nodes
         call = {"function": function, "config": config, "inputs": inputs}
-        write_json(job / REQUEST, {"stage": stage, "processes": total, **call})
+        write_json(job / REQUEST, {"stage": stage, "processes": settings.total, **call})
         events = EventReader(job / METRICS)
         deliver = on_event or _ignore
         running = _start(command, job, settings)
@@ -118,7 +122,7 @@ def launch(
 
 def _command(settings: LaunchConfig, job: Path) -> list[str] | None:
     """The launcher program's command line; None to fork."""
-    several = settings.processes * settings.nodes > 1
+    several = settings.total > 1
     if settings.config_file and settings.launcher != "accelerate":
         raise UserError(
             f"only launcher accelerate reads it, and the launcher is {settings.launcher}",
@@ -127,7 +131,7 @@ def _command(settings: LaunchConfig, job: Path) -> list[str] | None:
         )
     if settings.launcher == "fork" and several:
         raise UserError(
-            f"launcher fork starts one process, {settings.processes * settings.nodes} were asked for",
+            f"launcher fork starts one process, {settings.total} were asked for",
             field="launch.launcher",
             mend="Set it to auto or torchrun.",
         )

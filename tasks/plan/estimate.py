@@ -1,0 +1,137 @@
+"""Hours and dollars of a whole run on one kind of device, in the cheapest layout that holds it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tasks.plan.generating import rows_in_flight
+from tasks.plan.layouts import TRAININGS, Layout, in_layout, layouts, shared_parts
+from tasks.plan.memory import GB, Machine, needed
+from tasks.plan.remedies import setting
+from tasks.plan.speed import Pass, Speed, seconds
+from tasks.plan.stages import StagePlan, plan_stages
+from tasks.plan.work import Work, longest_answer
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A run on devices of one kind."""
+
+    device: str
+    gigabytes: float
+    layout: Layout | None
+    """None where the trainings fit in no layout that is known."""
+    flags: tuple[str, ...]
+    """With which the layout is asked for."""
+    spread: Mapping[str, int]
+    """Stages that only read and write, and are too large for one device: over how many their weights have to be
+    spread, by a server or by vLLM."""
+    hours: Mapping[str, float]
+    """Of every stage, all its calls together."""
+    dollars: float
+
+    @property
+    def total(self) -> float:
+        """Hours of all stages, one after the other."""
+        return sum(self.hours.values())
+
+
+def estimates(
+    config: Any, machine: Machine, gigabytes: float, speed: Speed, work: Mapping[str, Work], *, prompt: int
+) -> Estimate:
+    """The cheapest run on devices of so many GB: of the layouts in which every training fits the one whose hours cost
+    least, the first of equal ones."""
+    found = [
+        _estimate(config, machine, gigabytes, speed, work, layout, prompt)
+        for layout in layouts(config, machine, gigabytes, prompt=prompt)
+    ]
+    if not found:
+        return Estimate(speed.name, gigabytes, None, (), {}, {}, 0.0)
+    # Where nothing is let by the hour, the fewest device hours.
+    return min(found, key=lambda one: (one.dollars or one.total * _devices(one), _devices(one)))
+
+
+def _estimate(
+    config: Any,
+    machine: Machine,
+    gigabytes: float,
+    speed: Speed,
+    work: Mapping[str, Work],
+    layout: Layout,
+    prompt: int,
+) -> Estimate:
+    config = in_layout(config, layout)
+    machine = replace(machine, processes=layout.devices)
+    hours: dict[str, float] = {}
+    spread: dict[str, int] = {}
+    dollars = 0.0
+    for stage in plan_stages(config, machine, prompt=prompt):
+        devices = layout.devices
+        if stage.kind not in TRAININGS:
+            devices = _over(stage, gigabytes)
+            if devices > 1:
+                spread[stage.name] = devices
+        how = _pass(config, stage, machine, prompt)
+        # Spread weights are read by all devices at once, each its part.
+        wide = replace(speed, flops=speed.flops * devices, bandwidth=speed.bandwidth * devices)
+        took = seconds(
+            stage.shape, work.get(stage.name, Work()), how, speed if stage.kind in TRAININGS else wide
+        )
+        hours[stage.name] = took / HOUR
+        dollars += took / HOUR * speed.price * max(devices, layout.devices)
+    flags = tuple(layout.flags(shared_parts(config)))
+    return Estimate(speed.name, gigabytes, layout, flags, spread, hours, dollars)
+
+
+def _over(stage: StagePlan, gigabytes: float) -> int:
+    """Over how many devices a stage's memory has to be spread, a power of two."""
+    devices = 1
+    while needed(stage.memory.total / devices) > gigabytes * GB:
+        devices *= 2
+    return devices
+
+
+def _pass(config: Any, stage: StagePlan, machine: Machine, prompt: int) -> Pass:
+    training = (
+        config.roles
+        if stage.kind == "ppo"
+        else getattr(config, stage.part, None)
+        if stage.kind in TRAININGS
+        else None
+    )
+    rows = 1
+    if stage.kind == "generate":
+        rows = rows_in_flight(
+            setting(config, stage.part).batch_size, prompt, longest_answer(config, config.evaluation)
+        )
+    elif stage.kind == "ppo":
+        rows = rows_in_flight(
+            -(-config.ppo.batch_size // machine.processes), prompt, config.ppo.max_new_tokens
+        )
+    zero = str(setting(config, f"{stage.part}.deepspeed")) if stage.kind in TRAININGS else ""
+    return Pass(
+        full=training is not None and training.method == "full",
+        checkpointing=training is not None and training.gradient_checkpointing,
+        rows=rows,
+        number=machine.number,
+        devices=machine.processes if stage.kind in TRAININGS else 1,
+        batch_tokens=_batch_tokens(config, stage, prompt),
+        gathered=zero.startswith("zero3"),
+        from_host=zero.endswith("offload"),
+    )
+
+
+def _batch_tokens(config: Any, stage: StagePlan, prompt: int) -> float:
+    """Tokens that all devices together take forward and backward at once."""
+    if stage.kind == "ppo":
+        return float(config.ppo.minibatch_size * (prompt + config.ppo.max_new_tokens))
+    if stage.kind not in TRAININGS:
+        return 1.0
+    training = getattr(config, stage.part)
+    return float(training.batch_size * training.max_length * (2 if stage.kind == "reward" else 1))
+
+
+def _devices(estimate: Estimate) -> int:
+    return estimate.layout.devices if estimate.layout else 0

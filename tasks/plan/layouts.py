@@ -1,0 +1,75 @@
+"""On how many devices, and shared in what way, a flow's trainings fit; and what is cheapest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tasks.core.config import Config
+from tasks.core.launching.zero import LAYOUTS
+from tasks.plan.memory import GB, Machine, needed
+from tasks.plan.remedies import changed, setting
+from tasks.plan.stages import StagePlan, plan_stages
+
+DEVICES = (1, 2, 4, 8, 16, 32, 64)
+TRAININGS = {"fine-tune": "training", "reward": "reward_model", "ppo": "ppo"}
+"""Stages that several devices share, by kind, and where their settings stand."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A number of devices, and how they share."""
+
+    devices: int
+    deepspeed: str
+    """ZeRO's name; empty where every device has all of it."""
+
+    def flags(self, parts: list[str]) -> list[str]:
+        """The flags that ask for it, `parts` being where trainings have their settings."""
+        shared = [f"--{part}.deepspeed={self.deepspeed}" for part in parts] if self.deepspeed else []
+        return ([f"--launch.processes={self.devices}"] if self.devices > 1 else []) + shared
+
+
+def layouts(config: Config, machine: Machine, gigabytes: float, *, prompt: int) -> list[Layout]:
+    """The layouts in which every training fits on devices of so many GB (10^9 bytes), fewest devices first, and of
+    those the one that sends least between devices. Stages that one device does alone are not asked."""
+    found = []
+    for layout in _candidates(config):
+        stages = plan_stages(
+            in_layout(config, layout), replace(machine, processes=layout.devices), prompt=prompt
+        )
+        if all(needed(stage.memory.total) <= gigabytes * GB for stage in trainings(stages)):
+            found.append(layout)
+    return found
+
+
+def trainings(stages: list[StagePlan]) -> list[StagePlan]:
+    """Those that several devices can share."""
+    return [stage for stage in stages if stage.kind in TRAININGS]
+
+
+def in_layout(config: Any, layout: Layout) -> Any:
+    """The configuration with all trainings in that layout."""
+    change = {f"{part}.deepspeed": layout.deepspeed for part in shared_parts(config)}
+    return changed(config, change)
+
+
+def shared_parts(config: Any) -> list[str]:
+    """Where the trainings of a flow have their settings."""
+    parts = [part for part in TRAININGS.values() if hasattr(config, part)]
+    if not hasattr(config, "reward") or config.reward.by != "model":
+        parts = [part for part in parts if part != "reward_model"]
+    return parts
+
+
+def _candidates(config: Any) -> Iterator[Layout]:
+    parts = shared_parts(config)
+    most = min(setting(config, f"{part}.batch_size") for part in parts)
+    names = [
+        name for name in LAYOUTS if not ("ppo" in parts and "offload" in name)
+    ]  # PPO knows no offloading
+    for devices in DEVICES:
+        if devices > most:
+            return
+        yield Layout(devices, "")
+        if devices > 1:
+            yield from (Layout(devices, name) for name in names)

@@ -1,0 +1,51 @@
+"""What of a training lies on one of several devices that share it: copies (DDP), or parts (ZeRO, arXiv 1910.02054)."""
+
+from dataclasses import replace
+from typing import Any
+
+from tasks.core.launching.zero import read_deepspeed
+from tasks.plan.activations import FLOAT32
+from tasks.plan.memory import Machine, Memory, Trained
+
+_LIVE = 10**9
+"""Parameters that ZeRO-3 gathers at most (`stage3_max_live_parameters`)."""
+
+
+def zero_section(deepspeed: str, *, field: str) -> dict[str, Any]:
+    """The part of a DeepSpeed configuration, by name or file, that says what is shared; empty where none is named.
+
+    Raises UserError, which names `field`, for a file that is not there.
+    """
+    return dict(read_deepspeed(deepspeed, field=field)["zero_optimization"]) if deepspeed else {}
+
+
+def rows_of_device(rows: int, machine: Machine) -> int:
+    """Rows of a batch that one device takes."""
+    return -(-rows // machine.processes)
+
+
+def placed(
+    static: Memory, trained: Trained, machine: Machine, zero: dict[str, Any], parameters: int
+) -> tuple[Memory, float]:
+    """The memory that lasts on one of the machine's devices, with the optimizer's, and the bytes of the gradients.
+
+    `static` has all weights of the model, of so many `parameters`. ZeRO shares among all devices the optimizer's state
+    from stage 1 on, gradients from stage 2 on, weights from stage 3 on; its state holds float32 copies of the weights
+    that are trained.
+    """
+    devices, stage = machine.processes, int(zero.get("stage", 0))
+    if not stage:
+        buckets = trained.size if devices > 1 else 0.0  # in which DDP sends gradients
+        return replace(static, optimizer=trained.moments), trained.size + buckets
+    optimizer = 0.0 if is_away(zero, "offload_optimizer") else 3 * FLOAT32 * trained.parameters / devices
+    gradients = trained.size / (devices if stage >= 2 else 1)
+    if stage >= 3:
+        own = 0.0 if is_away(zero, "offload_param") else static.weights / devices
+        gathered = static.weights * min(1.0, _LIVE / parameters)
+        static = replace(static, weights=own + gathered)
+    return replace(static, optimizer=optimizer), gradients
+
+
+def is_away(zero: dict[str, Any], part: str) -> bool:
+    """Whether a part (`offload_optimizer`, `offload_param`) lies in the machine's memory, or on its disk."""
+    return dict(zero.get(part) or {}).get("device", "none") != "none"

@@ -1,0 +1,38 @@
+"""What a run's results take in the store, and what goes there and back where that is S3."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.plan.activations import FLOAT32
+from tasks.plan.memory import Machine
+from tasks.plan.stages import StagePlan
+
+_CHECKPOINTS = 2
+"""How many a training keeps."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Bytes."""
+
+    model: float = 0.0
+    """Of the model or adapter that a stage leaves in the store."""
+    checkpoints: float = 0.0
+    """On the disk of the machine that trains, until it has ended: weights that are trained, and two moments of each."""
+    read: float = 0.0
+    """Of models that the stage reads from the store; from S3 they are downloaded once to each machine."""
+
+
+def stored(config: Any, stage: StagePlan, machine: Machine) -> Stored:
+    """The bytes of one call of a stage. Rows are left out: they are small beside weights."""
+    whole = float(machine.number * stage.shape.parameters())
+    if stage.kind == "merge":
+        return Stored(model=whole, read=whole)
+    if stage.kind not in ("fine-tune", "reward", "ppo"):
+        return Stored(read=whole)
+    training = config.roles if stage.kind == "ppo" else getattr(config, stage.part)
+    if training.method == "full":
+        return Stored(whole, _CHECKPOINTS * 3 * whole, whole)
+    adapted = stage.shape.adapted(training.adapter, field=f"{stage.part}.adapter.modules")
+    adapter = float(FLOAT32 * stage.shape.adapter_parameters(training.adapter.rank, adapted))
+    return Stored(adapter, _CHECKPOINTS * 3 * adapter, whole)

@@ -1,0 +1,170 @@
+"""Tokens, seconds, layouts and bytes of a plan, against numbers worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from flows.llm2llm import LLM2LLMConfig
+from flows.perl import PERLConfig
+from flows.rest import ReSTConfig
+from tasks.base_model import ModelConfig
+from tasks.core.config import Config
+from tasks.plan.estimate import estimates
+from tasks.plan.known_models import architecture_of
+from tasks.plan.layouts import Layout, in_layout, layouts, trainings
+from tasks.plan.memory import GB, GPU, needed
+from tasks.plan.remedies import changed
+from tasks.plan.speed import SPEEDS, Pass, Speed, calibrated, seconds
+from tasks.plan.stages import plan_stages
+from tasks.plan.storage import Stored, stored
+from tasks.plan.work import Amounts, Work, work_of
+
+AMOUNTS = Amounts(rows=100, test_rows=40, pairs=30, row_tokens=50, failing=0.2, kept=0.25)
+SHAPE = architecture_of(ModelConfig(model="smollm2-135m"), field="model")
+PARAMETERS = 134_515_008
+ONE = Speed("one", flops=1e12, bandwidth=1e11, link=1e9, price=3.0, training=0.5, reading=0.25, writing=0.5)
+
+
+def large(config: Config, **settings: object) -> Config:
+    """The configuration for a model of 70 billion parameters, whose answers come from a server."""
+    return changed(config, {"evaluation.engine.engine": "openai", **settings})
+
+
+def test_llm2llm_trains_on_what_the_teacher_adds_and_once_more_for_equal_steps():
+    config = changed(
+        LLM2LLMConfig(), {"training.epochs": 2.0, "augment.rows": 3, "augment.max_new_tokens": 70}
+    )
+    found = work_of(changed(config, {"evaluation.max_new_tokens": 8}), AMOUNTS)
+    # 20 of 100 rows fail, 60 rows are added: 100, 160 and 220 rows, and 220 again.
+    assert found["fine-tune"] == Work(trained=2 * 50 * (100 + 160 + 220 + 220))
+    assert found["evaluate"] == Work(read=3 * 140 * 50, written=3 * 140 * 8)
+    assert found["teacher"] == Work(read=2 * 60 * 50, written=2 * 60 * 70)
+
+
+def test_what_the_configuration_says_wins_over_a_guess():
+    config = changed(
+        LLM2LLMConfig(), {"data.seed_rows": 7, "data.test_rows": 2, "iterations": 1, "equal_steps": False}
+    )
+    config = changed(config, {"training.epochs": 1.0, "evaluation.max_new_tokens": 1})
+    found = work_of(config, AMOUNTS)
+    assert found["fine-tune"].trained == 7 * 50
+    assert found["evaluate"].written == 9
+
+
+def test_rest_samples_every_prompt_and_trains_a_step_per_level():
+    settings = {"grow.samples": 8, "grow.max_new_tokens": 10, "improve.levels": (0.5, 0.9), "iterations": 3}
+    config = changed(ReSTConfig(), settings | {"training.epochs": 1.0, "warm_start_epochs": 4.0})
+    found = work_of(changed(config, {"evaluation.max_new_tokens": 10}), AMOUNTS)
+    # A quarter of 800 samples is kept, beside the 100 rows of the data; 4 passes of the warm start; equal steps.
+    assert found["fine-tune"].trained == 50 * (6 * 300 + 400 + 300)
+    assert found["grow"] == Work(read=3 * 800 * 50, written=3 * 800 * 10)
+    assert found["evaluate"].written == 7 * 40 * 10
+
+
+def test_ppo_reads_a_response_three_times_and_trains_two_networks():
+    ppo = {"ppo.steps": 5, "ppo.batch_size": 16, "ppo.max_new_tokens": 30, "ppo.epochs": 4}
+    found = work_of(changed(PERLConfig(), ppo), AMOUNTS)["ppo"]
+    assert found == Work(trained=80 * 80 * 4 * 2, read=80 * 80 * 3, written=80 * 30)
+    trunk = work_of(changed(PERLConfig(), ppo | {"roles.value": "trunk"}), AMOUNTS)["ppo"]
+    assert trunk.trained == 80 * 80 * 4
+
+
+@pytest.mark.parametrize(
+    ("work", "how", "expected"),
+    [
+        # 4 per parameter and token at half of 10^12; 6 with all weights, 8 with recomputed activations.
+        (Work(trained=1000), Pass(False, False, 1, 2, 1), 4 * PARAMETERS * 1000 / 5e11),
+        (Work(trained=1000), Pass(True, True, 1, 2, 1), 8 * PARAMETERS * 1000 / 5e11),
+        # Two devices have twice the speed, less a tenth.
+        (Work(trained=1000), Pass(False, False, 1, 2, 2), 4 * PARAMETERS * 1000 / (2 * 0.9 * 5e11)),
+        (Work(read=1000), Pass(False, False, 1, 2, 1), 2 * PARAMETERS * 1000 / 2.5e11),
+        # A step reads all weights, or computes for 400 rows, whichever takes longer.
+        (Work(written=1000), Pass(False, False, 2, 2, 1), 500 * 2 * PARAMETERS / 5e10),
+        (Work(written=1000), Pass(False, False, 400, 2, 1), 2.5 * 2 * PARAMETERS * 400 / 2.5e11),
+        # ZeRO-3: for every batch of 500 tokens the weights come twice.
+        (
+            Work(trained=1000),
+            Pass(False, False, 1, 2, 2, batch_tokens=500, gathered=True),
+            4 * PARAMETERS * 1000 / (2 * 0.9 * 5e11) + 2 * 2 * 2 * PARAMETERS / 1e9,
+        ),
+        (
+            Work(trained=1000),
+            Pass(False, False, 1, 2, 2, batch_tokens=500, gathered=True, from_host=True),
+            4 * PARAMETERS * 1000 / (2 * 0.9 * 5e11) + 4 * 2 * PARAMETERS * (1 / 1e9 + 1 / (2 * 25e9)),
+        ),
+    ],
+)
+def test_seconds_are_arithmetic_over_speed(work, how, expected):
+    assert seconds(SHAPE, work, how, ONE) == pytest.approx(expected)
+
+
+def test_a_layout_holds_every_training_and_fewer_devices_do_not():
+    config = large(LLM2LLMConfig(), **{"student.model": "llama-3.1-70b", "training.batch_size": 32})
+    found = layouts(config, GPU, 80.0, prompt=1024)
+    assert found
+    assert all(one.deepspeed.startswith("zero3") for one in found)  # 141 GB of weights, whole or in parts
+    for one in found:
+        assert fits(config, one)
+    plain = [one for one in found if one.deepspeed == "zero3"]
+    assert not fits(config, Layout(plain[0].devices // 2, "zero3"))
+
+
+def fits(config: Config, layout: Layout) -> bool:
+    machine = replace(GPU, processes=layout.devices)
+    stages = trainings(plan_stages(in_layout(config, layout), machine, prompt=1024))
+    return all(needed(stage.memory.total) <= 80 * GB for stage in stages)
+
+
+def test_no_more_devices_than_rows_of_a_batch():
+    config = large(LLM2LLMConfig(), **{"training.batch_size": 4})
+    assert {one.devices for one in layouts(config, GPU, 80.0, prompt=512)} == {1, 2, 4}
+
+
+def test_the_cheapest_layout_is_taken_and_large_answering_stages_are_spread():
+    config = changed(
+        LLM2LLMConfig(),
+        {"student.model": "llama-3.1-70b", "training.batch_size": 32, "teacher.engine.engine": "openai"},
+    )
+    found = estimates(config, GPU, 80.0, SPEEDS[80.0], work_of(config, AMOUNTS), prompt=1024)
+    assert found.layout
+    assert found.flags == (
+        f"--launch.processes={found.layout.devices}",
+        f"--training.deepspeed={found.layout.deepspeed}",
+    )
+    over = found.spread["evaluate"]
+    evaluate = next(stage for stage in plan_stages(config, GPU, prompt=1024) if stage.name == "evaluate")
+    assert needed(evaluate.memory.total / over) <= 80 * GB < needed(evaluate.memory.total / (over / 2))
+    assert found.total == pytest.approx(sum(found.hours.values()))
+    assert found.dollars >= found.hours["fine-tune"] * 3.0 * found.layout.devices
+
+
+def test_what_fits_nowhere_is_said():
+    config = changed(PERLConfig(), {"policy.model": "falcon-180b", "evaluation.engine.engine": "openai"})
+    found = estimates(config, GPU, 24.0, SPEEDS[24.0], work_of(config, AMOUNTS), prompt=256)
+    assert (found.layout, found.total) == (None, 0)
+
+
+def test_an_adapter_and_its_checkpoints_are_small_whole_weights_are_not():
+    config = changed(LLM2LLMConfig(), {"training.adapter.rank": 8, "training.adapter.modules": "q_proj"})
+    (stage,) = trainings(plan_stages(config, GPU, prompt=64))
+    adapter = 4 * 30 * 8 * (576 + 576)
+    assert stored(config, stage, GPU) == Stored(adapter, 6 * adapter, 2 * PARAMETERS)
+    whole = changed(config, {"training.method": "full"})
+    assert stored(whole, stage, GPU) == Stored(2 * PARAMETERS, 12 * PARAMETERS, 2 * PARAMETERS)
+
+
+def test_calibration_measures_this_machine():
+    small = SHAPE.model_copy(
+        update={
+            "hidden": 64,
+            "heads": 2,
+            "kv_heads": 1,
+            "head_size": 32,
+            "intermediate": 128,
+            "vocabulary": 100,
+        }
+    )
+    speed = calibrated(small, 4, tokens=16)
+    assert speed.flops > 0
+    assert speed.bandwidth > 0
+    assert seconds(small, Work(100, 100, 100), Pass(True, False, 1, 4, 1), speed) > 0
