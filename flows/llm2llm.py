@@ -31,6 +31,7 @@ from tasks.failing_rows import failing_rows
 from tasks.failures import FailuresConfig
 from tasks.filter.rules import FilterConfig
 from tasks.judges import JudgesConfig, check_judges, train_judges
+from tasks.plan.fits import check_model
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
 from tasks.reversal.config import NO_COPIES, ReversalConfig, check_reversal
@@ -81,7 +82,7 @@ def check(config: LLM2LLMConfig) -> None:
     sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
     check_reversal(config.reversal)
     check_evaluation(config.evaluation)
-    base_model.locate(config.student, "student.model")
+    check_model(config)
     locate_teacher(config.teacher)
     check_judges(config.judges)
 
@@ -132,8 +133,7 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
     if config.equal_steps and len(record.iterations) > 1:
         counted = record.iterations if config.start == "continue" else record.iterations[-1:]
         steps = sum(int(iteration.metrics["train/steps"]) for iteration in counted)
-        fair = seed_only_equal_steps(student, train=data.train, test=data.test, steps=steps)
-        record.comparisons.append(fair)
+        record.comparisons.append(seed_only_equal_steps(student, data.train, data.test, steps))
     return record
 
 

@@ -19,6 +19,7 @@ from tasks.data.config import DataConfig
 from tasks.evaluate import EvaluationConfig
 from tasks.improve.start import measure_start
 from tasks.improve.steps import Policy
+from tasks.plan.fits import check_model
 from tasks.ppo import merge, training_config
 from tasks.ppo import stage as policy_training
 from tasks.ppo.config import PPOConfig
@@ -30,7 +31,7 @@ from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.report.records import IterationRecord, LoopRecord, PolicyRecord
 from tasks.report.show import show_report
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
-from tasks.reward_model.learned import Learned, check_pairs, learn_rewards
+from tasks.reward_model.learned import check_pairs, learn_rewards
 from tasks.rewards import config as rewards
 from tasks.rewards.config import RewardConfig, function_code
 from tasks.rewards.scoring import Scoring
@@ -88,7 +89,7 @@ def check(config: PERLConfig) -> None:
     training_config.check(config.policy_training(), processes=config.launch.total)
     if config.reward.by == "model":
         check_pairs(config.preferences, config.reward_model, config.launch.total, judge=config.judge)
-    base_model.locate(config.policy, "policy.model")
+    check_model(config)
 
 
 @flow(name="perl")
@@ -113,9 +114,8 @@ def loop(run: Run, config: PERLConfig) -> LoopRecord:
         merging = MergeConfig(precision=config.roles.precision)
         merged = run.stage(merge.STAGE, merging, MergeInputs(model=tuned.model))
         start = Policy(merged.model, tuned.steps)
-    learned = Learned()
-    if config.reward.by == "model":
-        learned = learn_rewards(run, start.model, config.preferences, config.reward_model, config.judge)
+    pairs, rewarding = config.preferences, config.reward_model
+    learned = learn_rewards(run, config.reward, start.model, pairs, rewarding, config.judge)
     scoring = Scoring(run, config.reward, data.problem, learned.reward)
     asked = config.data.asking(config.prompts)
     prompts = run.stage(preparing.STAGE, asked, preparing.inputs(asked), label="prompts").train

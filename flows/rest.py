@@ -28,6 +28,7 @@ from tasks.improve import config as improve
 from tasks.improve.config import ImproveConfig, Method
 from tasks.improve.start import measure_start, warm_start
 from tasks.improve.steps import Improvement, Policy
+from tasks.plan.fits import check_model
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
@@ -87,7 +88,7 @@ def check(config: ReSTConfig) -> None:
     rewards.check(config.reward)
     if config.reward.by == "model":
         check_learned(config.reward_base, config.preferences, config.reward_model, config.launch.total)
-    base_model.locate(config.policy, "policy.model")
+    check_model(config)
 
 
 @flow(name="rest")
@@ -103,11 +104,8 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     data = run.stage(preparing.STAGE, config.data, preparing.inputs(config.data), label="data")
     files = base_model.locate(config.policy, "policy.model")
     base = run.stage(base_model.STAGE, config.policy, files, label="policy").model
-    by_model = config.reward.by == "model"
-    learned = (
-        learn_reward(run, config.reward_base, config.preferences, config.reward_model) if by_model else None
-    )
-    scoring = Scoring(run, config.reward, data.problem, learned.model if learned else None)
+    learned = learn_reward(run, config.reward, config.reward_base, config.preferences, config.reward_model)
+    scoring = Scoring(run, config.reward, data.problem, learned)
     # The loss on held-out rows is of no use here: their reward is what decides.
     student = Student(run, base, data.problem, config.training, config.evaluation)
     run.dataset(data.test, "test")
@@ -139,8 +137,7 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
             record.stopped = improved.stopped
             break
     if config.equal_steps and policy.steps:
-        fair = seed_only_equal_steps(student, train=data.train, test=data.test, steps=policy.steps)
-        record.comparisons.append(fair)
+        record.comparisons.append(seed_only_equal_steps(student, data.train, data.test, policy.steps))
     return record
 
 

@@ -24,6 +24,7 @@ from tasks.evaluate import EvaluationConfig
 from tasks.facts import stage as facts
 from tasks.facts.config import FactsConfig
 from tasks.facts.stage import FactsResult
+from tasks.plan.fits import check_model
 from tasks.problems.base import ProblemConfig
 from tasks.reversal import corpus
 from tasks.reversal.config import ReversalConfig, check_reversal
@@ -70,7 +71,7 @@ def check(config: ReverseConfig) -> None:
             corpus.read_corpus(rows, name)
     check_reversal(config.reversal)
     sft.check(config.training, has_validation=False, processes=config.launch.total)
-    base_model.locate(config.student, "student.model")
+    check_model(config)
 
 
 @flow(name="reverse")

@@ -8,7 +8,7 @@ from tasks.report.compare import Comparison
 from tasks.student import Student
 
 
-def seed_only_equal_steps(student: Student, *, train: DatasetRef, test: DatasetRef, steps: int) -> Comparison:
+def seed_only_equal_steps(student: Student, train: DatasetRef, test: DatasetRef, steps: int) -> Comparison:
     """Train on the seed rows for `steps` optimizer steps and test the student."""
     trained = student.train(train, steps=steps, label="train (baseline)")
     tested = student.test(trained.model, {"test": test}, label="evaluate (baseline)")["test"]

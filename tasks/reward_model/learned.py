@@ -10,6 +10,7 @@ from tasks.core.references import ModelRef
 from tasks.reward_model import preferences, stage
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.stage import RewardTrainingInputs, RewardTrainingResult
+from tasks.rewards.config import RewardConfig
 from tasks.sft.config import check_processes
 
 
@@ -23,15 +24,22 @@ def check_learned(
 
 
 def learn_reward(
-    run: Run, model: ModelConfig, pairs: PreferenceConfig, training: RewardTrainingConfig
-) -> RewardTrainingResult:
-    """The reward model trained from `model` on the pairs, and its figures on those that are held out."""
+    run: Run,
+    reward: RewardConfig,
+    model: ModelConfig,
+    pairs: PreferenceConfig,
+    training: RewardTrainingConfig,
+) -> ModelRef | None:
+    """The reward model trained from `model` on the pairs, and tested on those that are held out; None where no model
+    rewards."""
+    if reward.by != "model":
+        return None
     prepared = run.stage(preferences.STAGE, pairs, preferences.inputs(pairs), label="preferences")
     run.dataset(prepared.train, "preferences")
     files = base_model.locate(model, "reward_base.model")
     base = run.stage(base_model.STAGE, model, files, label="reward model (base)").model
     inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)
-    return run.stage(stage.STAGE, training, inputs, label="reward model", training=True)
+    return run.stage(stage.STAGE, training, inputs, label="reward model", training=True).model
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,17 @@ def check_pairs(
 
 
 def learn_rewards(
-    run: Run, base: ModelRef, pairs: PreferenceConfig, training: RewardTrainingConfig, judge: bool
+    run: Run,
+    reward: RewardConfig,
+    base: ModelRef,
+    pairs: PreferenceConfig,
+    training: RewardTrainingConfig,
+    judge: bool,
 ) -> Learned:
     """A reward model on `base` (full weights) from the training pairs and, if asked for, a judge from those held out.
-    Each is tested on the pairs of the other."""
+    Each is tested on the pairs of the other. Nothing is learned where no model rewards."""
+    if reward.by != "model":
+        return Learned()
     prepared = run.stage(preferences.STAGE, pairs, preferences.inputs(pairs), label="preferences")
     run.dataset(prepared.train, "preferences")
     inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)

@@ -17,7 +17,7 @@ from tasks.sft.checkpoints import newest_whole, reporting
 from tasks.sft.row_order import repeatable
 from tasks.sft.saving import mean_loss, save_trained
 from tasks.sft.shared_batches import sharing
-from tasks.sft.trainer_arguments import trainer_arguments
+from tasks.sft.trainer_arguments import join_processes, trainer_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +52,7 @@ def train(
     """
     clock, checkpoints = StepClock(), folder.parent.parent / "checkpoints"
     trainer = _trainer(config, start, tokenizer, rows, checkpoints, [reporting(report), clock.callback()])
-    trainer.train(resume_from_checkpoint=newest_whole(checkpoints))
+    trainer.train(resume_from_checkpoint=newest_whole(checkpoints, trainer.args))
     peak = peak_memory_gb()
     save_trained(trainer, folder, base, tokenizer)  # which has its own padding, not the trainer's
     return Training(int(trainer.state.global_step), mean_loss(trainer), clock.step_s, peak)
@@ -79,6 +79,7 @@ def _trainer(
     }
     # Before the model: by them a process knows its device, and whether weights are loaded in parts (ZeRO-3).
     arguments = RewardConfig(**keywords)
+    join_processes(arguments)
     set_seed(config.seed)  # the head begins at random
     model = load_classifier(start, precision=config.precision, padding=padding_token(tokenizer))
     adapter = None

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.errors import UserError
 from tasks.core.stage import Report
 
 if TYPE_CHECKING:
@@ -13,10 +14,34 @@ if TYPE_CHECKING:
 _WHOLE = "whole.json"  # written into a checkpoint after everything else: a torn one is never resumed from
 
 
-def newest_whole(checkpoints: Path) -> str | None:
-    """The newest checkpoint that was written in full, to resume from; None when there is none."""
+def newest_whole(checkpoints: Path, arguments: Any = None) -> str | None:
+    """The newest checkpoint that was written in full, to resume from; None when there is none.
+
+    Raises UserError when the trainer's `arguments` share the training in another way than that checkpoint did, which
+    cannot be read then: parts of ZeRO are of one number of processes and one stage. Without DeepSpeed any number of
+    processes goes on from it.
+    """
     whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{_WHOLE}")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+    if not whole:
+        return None
+    newest = max(whole, key=lambda path: int(path.name.split("-")[1]))
+    before = str(json.loads((newest / _WHOLE).read_text(encoding="utf-8")).get("layout", ""))
+    if arguments is not None and before != _layout(arguments):
+        raise UserError(
+            f"this training was shared {before or 'without DeepSpeed'} until it was interrupted, and cannot go on "
+            f"{_layout(arguments) or 'without DeepSpeed'}",
+            field="launch.processes",
+            mend=f"start it in the same way again, or remove {checkpoints}, and it begins anew",
+        )
+    return str(newest)
+
+
+def _layout(arguments: Any) -> str:
+    """How a training is shared, as far as its checkpoints hang on it."""
+    if not arguments.deepspeed:
+        return ""
+    stage = arguments.hf_deepspeed_config.get_value("zero_optimization.stage", 0)
+    return f"by ZeRO-{stage} among {arguments.world_size} processes"
 
 
 def reporting(report: Report) -> "TrainerCallback":
@@ -37,6 +62,7 @@ def reporting(report: Report) -> "TrainerCallback":
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-                (folder / _WHOLE).write_text(json.dumps({"step": state.global_step}), encoding="utf-8")
+                facts = {"step": state.global_step, "layout": _layout(args)}
+                (folder / _WHOLE).write_text(json.dumps(facts), encoding="utf-8")
 
     return Reporting()

@@ -20,7 +20,7 @@ from tasks.sft.row_order import repeatable
 from tasks.sft.rows import fitting, tokenize
 from tasks.sft.saving import mean_loss, save_trained
 from tasks.sft.shared_batches import sharing
-from tasks.sft.trainer_arguments import be_deterministic, trainer_arguments
+from tasks.sft.trainer_arguments import be_deterministic, join_processes, trainer_arguments
 from tasks.sft.weighting import reward_weights, weighted
 
 
@@ -89,6 +89,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
     }
     # Before the model: by them a process knows its device, and whether weights are loaded in parts (ZeRO-3).
     arguments = SFTConfig(**keywords)
+    join_processes(arguments)
     model = load_model(
         inputs.model, precision=config.precision, four_bit=config.method == "qlora", train_adapter=going_on
     )
@@ -104,7 +105,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         peft_config=adapter,
         callbacks=[reporting(report)],
     )
-    trainer.train(resume_from_checkpoint=newest_whole(checkpoints))
+    trainer.train(resume_from_checkpoint=newest_whole(checkpoints, trainer.args))
     validation_loss = None
     if validation is not None:
         validation_loss = float(trainer.evaluate()["eval_loss"])

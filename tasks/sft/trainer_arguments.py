@@ -16,6 +16,16 @@ def be_deterministic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time at every allocation
 
 
+def join_processes(arguments: Any) -> None:
+    """Let DeepSpeed find the other processes by a trainer's `arguments`; call it before the model is loaded, of which
+    with ZeRO-3 each process loads a part."""
+    if not arguments.deepspeed or arguments.world_size == 1:
+        return
+    import deepspeed
+
+    deepspeed.init_distributed()
+
+
 def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, Any]:
     """Keywords of `TrainingArguments`, and so of every trainer's own configuration.
 

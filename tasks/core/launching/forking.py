@@ -23,7 +23,8 @@ PRELOAD = (
 )
 """What nearly every stage needs; transformers and trl import their parts only when these are asked for."""
 
-_GPU_DEVICES = "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"
+GPU_DEVICES = "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"
+"""Without any of these there is no GPU, which spares loading torch to ask."""
 
 _CLOSE_S = 0.2
 
@@ -157,7 +158,7 @@ def warm_up(preload: Sequence[str] = PRELOAD) -> None:
 def _for_trainings() -> tuple[str, ...]:
     """What accelerate imports in every training where it is installed, two seconds each. It looks for GPUs as it is
     imported: where there may be any it is left to the stage's process, as a fork must not inherit their state."""
-    gpu = any(os.path.exists(device) for device in _GPU_DEVICES)
+    gpu = any(os.path.exists(device) for device in GPU_DEVICES)
     return () if gpu or find_spec("deepspeed") is None else ("deepspeed",)
 
 

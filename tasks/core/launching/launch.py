@@ -62,6 +62,8 @@ class LaunchConfig(Config):
     """End the stage, as failed, when it has run for this many seconds; 0 is no limit."""
     grace_s: float = Field(10.0, ge=0.0, le=600.0)
     """Seconds that a stage has after SIGTERM before it is killed."""
+    check_memory: bool = True
+    """Refuse a training whose weights, gradients and optimizer alone are more than a device has."""
 
     @property
     def total(self) -> int:

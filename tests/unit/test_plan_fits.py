@@ -1,0 +1,85 @@
+"""A model that this machine cannot hold is refused before anything is loaded, with what would help."""
+
+import re
+from pathlib import Path
+
+import psutil
+import pytest
+from transformers import LlamaConfig
+
+from flows.llm2llm import LLM2LLMConfig
+from tasks.core.errors import UserError
+from tasks.plan.fits import check_model
+from tasks.plan.known_models import from_config
+from tasks.plan.remedies import changed
+
+HUGE = LlamaConfig(
+    vocab_size=1000,
+    hidden_size=16384,
+    intermediate_size=65536,
+    num_hidden_layers=1000,
+    num_attention_heads=128,
+)
+
+
+def model_of(folder: Path, config: LlamaConfig) -> LLM2LLMConfig:
+    """A configuration whose student is a folder that looks like a model of that shape."""
+    config.save_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.json").write_text("{}")
+    return changed(LLM2LLMConfig(), {"student.model": str(folder)})
+
+
+@pytest.fixture
+def huge(tmp_path: Path) -> LLM2LLMConfig:
+    return model_of(tmp_path, HUGE)
+
+
+def test_weights_that_are_more_than_the_memory_are_refused_with_both_sizes(huge):
+    weights = 4 * from_config(HUGE, field="student.model").parameters() / 1e9
+    assert weights > psutil.virtual_memory().total / 1e9
+    with pytest.raises(UserError, match="in memory for good") as error:
+        check_model(huge)
+    kept, there = map(float, re.findall(r"([\d.]+) GB", error.value.fault))
+    assert weights < kept < 1.01 * weights  # with an adapter
+    assert there == pytest.approx(psutil.virtual_memory().total / 1e9, abs=0.05)
+    assert error.value.field == "student.model"
+    assert "check_memory=false" in error.value.mend
+
+
+def test_the_check_can_be_switched_off(huge):
+    check_model(changed(huge, {"launch.check_memory": False}))
+
+
+def test_processes_of_one_machine_share_its_memory(tmp_path):
+    # All weights and their optimizer: 16 bytes each, half of what there is; two processes are too many.
+    share = psutil.virtual_memory().total / 2 / 16
+    width = 1024
+    layers = int(share / (12 * width**2))
+    config = model_of(
+        tmp_path,
+        LlamaConfig(
+            vocab_size=100,
+            hidden_size=width,
+            intermediate_size=8 * width // 3,
+            num_hidden_layers=layers,
+            num_attention_heads=8,
+        ),
+    )
+    config = changed(config, {"training.method": "full"})
+    check_model(config)
+    with pytest.raises(UserError, match="fine-tune keeps"):
+        check_model(changed(config, {"launch.processes": 3}))
+
+
+def test_a_small_model_passes_and_so_does_one_that_cannot_be_counted(tiny_ref, tmp_path):
+    check_model(changed(LLM2LLMConfig(), {"student.model": tiny_ref.uri}))
+    other = tmp_path / "gpt2"
+    from transformers import GPT2Config
+
+    check_model(model_of(other, GPT2Config(n_embd=8, n_layer=1, n_head=1)))
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        check_model(changed(LLM2LLMConfig(), {"student.model": str(tmp_path / "nowhere")}))
