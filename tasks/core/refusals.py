@@ -3,6 +3,9 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 from tasks.core.errors import UserError
 
@@ -29,7 +32,7 @@ def mendable(root: str, field: str = "store") -> Iterator[None]:
                 mend="check the spelling; a bucket has to exist",
             ) from error
         if code == "RequestTimeTooSkewed":
-            raise _skewed(root, field) from error
+            raise clocks_apart(root, field) from error
         if isinstance(error, FileNotFoundError):
             raise
         if isinstance(error, PermissionError | NoCredentialsError) or code in _FORBIDDEN:
@@ -63,9 +66,19 @@ def error_code(error: BaseException | None) -> str:
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
+            code = str(response.get("Error", {}).get("Code", ""))
+            return "RequestTimeTooSkewed" if code == "403" and _apart(response) else code
         error = error.__cause__ or error.__context__
     return ""
+
+
+def _apart(response: dict[str, Any]) -> bool:
+    """Whether the server's clock is further from ours than S3 allows; a refused HEAD has no text that would say so."""
+    told = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return abs(parsedate_to_datetime(told) - datetime.now(UTC)) > timedelta(minutes=15)
+    except (TypeError, ValueError):
+        return False
 
 
 _FORBIDDEN = {
@@ -78,7 +91,8 @@ _FORBIDDEN = {
 }
 
 
-def _skewed(root: str, field: str) -> UserError:
+def clocks_apart(root: str, field: str) -> UserError:
+    """The message for RequestTimeTooSkewed."""
     return UserError(
         f"{root} refuses what this machine signs: its clock and the server's are too far apart",
         field=field,

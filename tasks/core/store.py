@@ -8,6 +8,7 @@ The manifest names its attempt, so that two runs that compute one stage at once,
 mix their files: whichever manifest stands in the end belongs to one whole attempt.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -269,7 +270,12 @@ def _download(ref: Reference, target: Path) -> None:
         with mendable(ref.uri):
             files, address = fsspec.core.url_to_fs(ref.uri)
             found = remote_files(files, address)
-            digests = download(files, found, partial)
+            try:
+                digests = download(files, found, partial)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise _full(target.parent) from error
+                raise
         if _joined(digests) != ref.digest:
             raise DamagedArtifact(ref.uri, target.name, _CHANGED)
         if not target.exists():
@@ -278,6 +284,14 @@ def _download(ref: Reference, target: Path) -> None:
         raise DamagedArtifact(ref.uri, address, "it is not there") from error
     finally:
         _remove(partial)
+
+
+def _full(folder: Path) -> UserError:
+    return UserError(
+        f"the disk beneath {folder} is full",
+        field="store",
+        mend="free some space, or let the cache lie elsewhere (LOOPWRIGHT_HOME)",
+    )
 
 
 def _joined(digests: dict[str, str]) -> str:

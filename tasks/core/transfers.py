@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -99,7 +99,7 @@ def download(files: Any, found: Sequence[RemoteFile], target: Path) -> dict[str,
 
 
 class _Digesting:
-    """A file that is written from its first byte to its last, and hashed on the way.
+    """A large file that is written from its first byte to its last, and hashed on the way.
 
     It cannot seek, and so s3transfer hands it the parts in their order, whatever order they come in.
     """
@@ -107,37 +107,52 @@ class _Digesting:
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("wb")
         self._digest = hashlib.sha256()
-        self.size = 0
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
-        self.size += len(data)
 
-    def close(self) -> str:
-        """Close the file; its digest."""
+    def close(self) -> None:
         self._file.close()
+
+    def digest(self) -> str:
         return self._digest.hexdigest()
+
+
+class _Small:
+    """A file that comes by one request. When that is cut, s3transfer writes it again from its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("wb")
+        self.write, self.seek, self.tell = self._file.write, self._file.seek, self._file.tell
+
+    def close(self) -> None:
+        self._file.close()
+
+    def digest(self) -> str:
+        return file_digest(self._path)
 
 
 def _ranges(files: Any, found: Sequence[RemoteFile], target: Path) -> dict[str, str]:
     digests: dict[str, str] = {}
     with _manager(files, max(one.size for one in found)) as manager:
-        under_way: list[tuple[RemoteFile, _Digesting, Any]] = []
+        under_way: list[tuple[RemoteFile, _Digesting | _Small, Any]] = []
 
         def end_first() -> None:
-            one, local, future = under_way.pop(0)
-            try:
-                future.result()
-            finally:
-                digests[one.name] = local.close()
-            if local.size != one.size:
-                raise OSError(f"{one.address}: {local.size} bytes came, not {one.size}")
+            one, local, future = under_way[0]
+            future.result()
+            local.close()
+            if (size := (target / one.name).stat().st_size) != one.size:
+                raise ConnectionError(f"{one.address}: {size} bytes came, not {one.size}")
+            digests[one.name] = local.digest()
+            under_way.pop(0)
 
         try:
             for one in found:
-                local = _Digesting(target / one.name)
-                known = [_Known(one)] if one.size < manager.config.multipart_threshold and one.etag else []
+                small = one.size < manager.config.multipart_threshold
+                local = (_Small if small else _Digesting)(target / one.name)
+                known = [_Known(one)] if small and one.etag else []
                 future = manager.download(*_bucket_and_key(files, one.address), local, subscribers=known)
                 under_way.append((one, local, future))
                 if len(under_way) >= 4 * transfers_at_once():  # every one of them is an open file
@@ -147,7 +162,8 @@ def _ranges(files: Any, found: Sequence[RemoteFile], target: Path) -> dict[str, 
         except BaseException:
             manager.shutdown(cancel=True)
             for _, local, _ in under_way:
-                local.close()
+                with suppress(OSError):  # a full disk refuses again, and has been heard
+                    local.close()
             raise
     return digests
 

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.core.refusals import clocks_apart, error_code
 from tasks.data.formats import SUFFIXES, suffix
 
 
@@ -58,6 +59,8 @@ def _mendable(address: str, field: str) -> Iterator[None]:
     try:
         yield
     except (PermissionError, NoCredentialsError) as error:
+        if error_code(error) == "RequestTimeTooSkewed":
+            raise clocks_apart(address, field) from error
         raise UserError(
             f"no permission to read {address}: {error}",
             field=field,
