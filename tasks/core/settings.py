@@ -16,6 +16,12 @@ def cache_folder() -> Path:
     return home() / "cache"
 
 
+def cache_limit() -> int | None:
+    """Bytes that local copies of remote artifacts may take: LOOPWRIGHT_CACHE_GB (10^9 bytes each); None without it."""
+    gigabytes = _number("LOOPWRIGHT_CACHE_GB", 0.0, least=0.0, most=1e9)
+    return int(gigabytes * 10**9) or None
+
+
 def transfers_at_once() -> int:
     """Requests to an object store that are under way at once in one copy of files: LOOPWRIGHT_TRANSFERS, or 8."""
     return int(_number("LOOPWRIGHT_TRANSFERS", 8, least=1, most=256))

@@ -8,7 +8,6 @@ The manifest names its attempt, so that two runs that compute one stage at once,
 mix their files: whichever manifest stands in the end belongs to one whole attempt.
 """
 
-import errno
 import hashlib
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tasks.core.artifact_cache import bring, held, remove
 from tasks.core.digests import file_digest, folder_files, path_digest
 from tasks.core.errors import DamagedArtifact, UserError
 from tasks.core.references import Reference
@@ -249,12 +249,12 @@ def fetch(ref: Reference) -> Path:
         if path_digest(path) != ref.digest:
             raise DamagedArtifact(ref.uri, path.name, _CHANGED)
         return path
-    path = cache_folder() / "artifacts" / ref.digest
-    if not path.exists():
-        _download(ref, path)
-    elif path_digest(path) != ref.digest:
-        _remove(path)
-        raise DamagedArtifact(ref.uri, path.name, _CHANGED)
+    with held(ref.digest) as path:
+        if not path.exists():
+            _download(ref, path)
+        elif path_digest(path) != ref.digest:
+            remove(path)
+            raise DamagedArtifact(ref.uri, path.name, _CHANGED)
     return path
 
 
@@ -265,33 +265,17 @@ def _download(ref: Reference, target: Path) -> None:
     """Put a remote artifact at `target`, whole or not at all."""
     import fsspec
 
-    partial = target.with_name(f"{ref.digest}.{uuid.uuid4().hex[:8]}.partial")
+    def copy(partial: Path) -> None:
+        if _joined(download(files, found, partial)) != ref.digest:
+            raise DamagedArtifact(ref.uri, target.name, _CHANGED)
+
     try:
         with mendable(ref.uri):
             files, address = fsspec.core.url_to_fs(ref.uri)
             found = remote_files(files, address)
-            try:
-                digests = download(files, found, partial)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise _full(target.parent) from error
-                raise
-        if _joined(digests) != ref.digest:
-            raise DamagedArtifact(ref.uri, target.name, _CHANGED)
-        if not target.exists():
-            partial.replace(target)
+            bring(target, sum(one.size for one in found), copy)
     except FileNotFoundError as error:
         raise DamagedArtifact(ref.uri, address, "it is not there") from error
-    finally:
-        _remove(partial)
-
-
-def _full(folder: Path) -> UserError:
-    return UserError(
-        f"the disk beneath {folder} is full",
-        field="store",
-        mend="free some space, or let the cache lie elsewhere (LOOPWRIGHT_HOME)",
-    )
 
 
 def _joined(digests: dict[str, str]) -> str:
