@@ -217,6 +217,16 @@ def _manager(files: Any, largest: int) -> Iterator[Any]:
 
 
 def _client(files: Any, at_once: int) -> Any:
+    """The client that belongs to an s3fs file system, kept with it: to make one takes longer than a small file."""
+    wanted = (os.getpid(), at_once, READ_TIMEOUT_S)
+    kept = vars(files).get("_transfer_client")
+    if kept is None or kept[0] != wanted:
+        kept = (wanted, _new_client(files, at_once))
+        files._transfer_client = kept
+    return kept[1]
+
+
+def _new_client(files: Any, at_once: int) -> Any:
     """A client for several threads, with the address and the keys of an s3fs file system."""
     import botocore.session
     from botocore import UNSIGNED

@@ -80,18 +80,18 @@ def test_a_listing_ends_at_the_folder(place, tmp_path):
 
 
 def test_a_small_file_costs_one_request(client, tmp_path, monkeypatch):
-    files, address = fsspec.filesystem("s3"), f"s3://bucket/{tmp_path.name}"
+    files, address = fsspec.filesystem("s3", skip_instance_cache=True), f"s3://bucket/{tmp_path.name}"
     (tmp_path / "out").mkdir()
     for number in range(5):
         (tmp_path / "out" / str(number)).write_text("x")
-    made, make = Counter(), transfers._client
+    made, make = Counter(), transfers._new_client
 
     def counting(files, at_once):
         client = make(files, at_once)
         client.meta.events.register("before-call.s3", lambda model, **_: made.update([model.name]))
         return client
 
-    monkeypatch.setattr(transfers, "_client", counting)
+    monkeypatch.setattr(transfers, "_new_client", counting)
     upload(files, tmp_path / "out", address)
     download(files, remote_files(files, address), tmp_path / "back")
     assert made == {"PutObject": 5, "GetObject": 5}
