@@ -68,10 +68,10 @@ class Store:
                 mend="give a folder, or an fsspec address such as s3://bucket/prefix",
             ) from error
 
-    def check(self) -> None:
-        """Raise UserError when nothing can be written here, before any work is done."""
+    def check(self, field: str = "store") -> None:
+        """Raise UserError, of the field, when nothing can be written here, before any work is done."""
         probe = f"{self.root}/.probe-{uuid.uuid4().hex}"
-        with mendable(self.root):
+        with mendable(self.root, field):
             try:
                 self._make_folder(self.root)
                 self._files.pipe_file(probe, b"loopwright")
@@ -79,7 +79,7 @@ class Store:
             except FileNotFoundError as error:
                 raise UserError(
                     f"{self.root} cannot be written to: {error}",
-                    field="store",
+                    field=field,
                     mend="check the spelling; a bucket has to exist",
                 ) from error
 
