@@ -1,4 +1,4 @@
-"""Files up to an object store and down from it: several at once, large ones in parts, each digest taken on the way.
+"""Files up to an object store and down from it: several at once, large ones in parts, digests taken meanwhile.
 
 For S3 it is s3transfer that moves the bytes, with the address and the keys that s3fs has for the small requests: it
 sends large files in parts, reads them in ranges, keeps few parts in memory and, with botocore, tries what failed in
@@ -6,8 +6,8 @@ passing again (500, 503, a connection that is cut or silent), waiting longer eve
 written and read by fsspec, several files at once.
 """
 
-import hashlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,6 +24,7 @@ MOST_PARTS = 900
 """Amazon takes 10,000 parts, Swift 1,000."""
 READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 60.0, 10.0
 """How long a connection may be silent before the request is made again."""
+_POLL_S = 0.2
 ATTEMPTS = 8
 """How often a request is made, waiting up to 20 seconds between two: together up to a minute and a half."""
 
@@ -55,8 +56,11 @@ def remote_files(files: Any, address: str) -> list[RemoteFile]:
     return found
 
 
-def upload(files: Any, folder: Path, address: str) -> dict[str, str]:
-    """Copy every file of a local folder beneath an address; SHA-256 by name, taken while they are on their way."""
+def upload(files: Any, folder: Path, address: str, stop: threading.Event | None = None) -> dict[str, str]:
+    """Copy every file of a local folder beneath an address; SHA-256 by name, taken while they are on their way.
+
+    Ends early, by an InterruptedError, when `stop` is set.
+    """
     paths = {path.relative_to(folder).as_posix(): path for path in folder_files(folder)}
     if _speaks_s3(files):
         with _manager(files, max((path.stat().st_size for path in paths.values()), default=0)) as manager:
@@ -66,6 +70,9 @@ def upload(files: Any, folder: Path, address: str) -> dict[str, str]:
             ]
             digests = {name: file_digest(path) for name, path in paths.items()}
             for one in waiting:
+                while stop and not one.done():
+                    if stop.wait(_POLL_S):
+                        raise InterruptedError("the copy was stopped")
                 one.result()
         files.invalidate_cache()
         return digests
@@ -82,8 +89,8 @@ def upload(files: Any, folder: Path, address: str) -> dict[str, str]:
 def download(files: Any, found: Sequence[RemoteFile], target: Path) -> dict[str, str]:
     """Copy files to `target`, a folder, or the file itself when it is a single one with an empty name.
 
-    Returns the SHA-256 of what was received, by name, taken while it was written. Raises OSError when the local disk
-    refuses, and what the object store raises when a file cannot be had after several tries.
+    Returns the SHA-256 of what was received, by name, taken of each file while others are on their way. Raises OSError
+    when the local disk refuses, and what the object store raises when a file cannot be had after several tries.
     """
     for folder in {(target / one.name).parent for one in found}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,63 +105,31 @@ def download(files: Any, found: Sequence[RemoteFile], target: Path) -> dict[str,
         return dict(zip((one.name for one in found), threads.map(get, found), strict=True))
 
 
-class _Digesting:
-    """A large file that is written from its first byte to its last, and hashed on the way.
-
-    It cannot seek, and so s3transfer hands it the parts in their order, whatever order they come in.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("wb")
-        self._digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest.update(data)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def digest(self) -> str:
-        return self._digest.hexdigest()
-
-
-class _Small:
-    """A file that comes by one request. When that is cut, s3transfer writes it again from its beginning."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO = path.open("wb")
-        self.write, self.seek, self.tell = self._file.write, self._file.seek, self._file.tell
-
-    def close(self) -> None:
-        self._file.close()
-
-    def digest(self) -> str:
-        return file_digest(self._path)
-
-
 def _ranges(files: Any, found: Sequence[RemoteFile], target: Path) -> dict[str, str]:
     digests: dict[str, str] = {}
     with _manager(files, max(one.size for one in found)) as manager:
-        under_way: list[tuple[RemoteFile, _Digesting | _Small, Any]] = []
+        under_way: list[tuple[RemoteFile, BinaryIO, Any]] = []
 
         def end_first() -> None:
             one, local, future = under_way[0]
             future.result()
             local.close()
-            if (size := (target / one.name).stat().st_size) != one.size:
+            path = target / one.name
+            if (size := path.stat().st_size) != one.size:
                 raise ConnectionError(f"{one.address}: {size} bytes came, not {one.size}")
-            digests[one.name] = local.digest()
+            digests[one.name] = file_digest(path)
             under_way.pop(0)
 
         try:
             for one in found:
+                where = _bucket_and_key(files, one.address)
+                # A large file's tag from itself: of parts a listing may say something else.
                 small = one.size < manager.config.multipart_threshold
-                local = (_Small if small else _Digesting)(target / one.name)
-                known = [_Known(one)] if small and one.etag else []
-                future = manager.download(*_bucket_and_key(files, one.address), local, subscribers=known)
-                under_way.append((one, local, future))
+                etag = one.etag if small else ""
+                etag = etag or manager.client.head_object(Bucket=where[0], Key=where[1])["ETag"]
+                local: BinaryIO = (target / one.name).open("wb")
+                known = [_Known(one.size, etag)]
+                under_way.append((one, local, manager.download(*where, local, subscribers=known)))
                 if len(under_way) >= 4 * transfers_at_once():  # every one of them is an open file
                     end_first()
             while under_way:
@@ -169,14 +144,18 @@ def _ranges(files: Any, found: Sequence[RemoteFile], target: Path) -> dict[str, 
 
 
 class _Known:
-    """Tells s3transfer of a small file what the listing told, which saves a request for every file."""
+    """Tells s3transfer what it would ask for.
 
-    def __init__(self, one: RemoteFile) -> None:
-        self._one = one
+    That saves a request for every file, and keeps it from a wait for itself: without these two it lets the thread that
+    made the first request queue the others, which is never done when the queue is full.
+    """
+
+    def __init__(self, size: int, etag: str) -> None:
+        self._size, self._etag = size, etag
 
     def on_queued(self, future: Any, **_: Any) -> None:
-        future.meta.provide_transfer_size(self._one.size)
-        future.meta.provide_object_etag(self._one.etag)
+        future.meta.provide_transfer_size(self._size)
+        future.meta.provide_object_etag(self._etag)
 
     def on_progress(self, **_: Any) -> None: ...
 
@@ -205,7 +184,6 @@ def _manager(files: Any, largest: int) -> Iterator[Any]:
         multipart_threshold=part + 1,
         multipart_chunksize=part,
         max_request_concurrency=at_once,
-        max_in_memory_download_chunks=at_once,
         io_chunksize=1 << 20,
         max_io_queue_size=32,
     )

@@ -114,3 +114,10 @@ def test_how_many_at_once_is_checked(text, monkeypatch):
     with pytest.raises(UserError, match="from 1 to 256") as caught:
         transfers_at_once()
     assert caught.value.field == "LOOPWRIGHT_TRANSFERS"
+
+
+def test_one_request_at_a_time_is_enough(client, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOPWRIGHT_TRANSFERS", "1")
+    files, address = fsspec.filesystem("s3"), f"s3://bucket/{tmp_path.name}"
+    sent = upload(files, folder, address)
+    assert download(files, remote_files(files, address), tmp_path / "back") == sent
