@@ -11,6 +11,7 @@ mix their files: whichever manifest stands in the end belongs to one whole attem
 import hashlib
 import os
 import shutil
+import threading
 import uuid
 from contextlib import suppress
 from datetime import datetime
@@ -94,7 +95,7 @@ class Store:
             manifest = Manifest.model_validate_json(text)
         except ValueError:
             return None
-        manifest.result = _relocate(manifest.result, _ROOT, self.root)
+        manifest.result = relocate(manifest.result, _ROOT, self.root)
         return manifest
 
     def newest(self, stage: str) -> Manifest | None:
@@ -164,6 +165,17 @@ class Store:
         with mendable(self.root):
             self._write_last(f"{self.root}/{name}", content)
 
+    def put(self, folder: Path, name: str, stop: threading.Event | None = None) -> dict[str, str]:
+        """Copy a local folder beneath the root of a remote store; SHA-256 by file. Ends early, by an OSError, when
+        `stop` is set."""
+        with mendable(self.root):
+            return upload(self._files, folder, f"{self.root}/{name}", stop)
+
+    def get(self, name: str, target: Path) -> dict[str, str]:
+        """Copy a folder of a remote store to a local one; SHA-256 by file. Raises FileNotFoundError."""
+        with mendable(self.root):
+            return download(self._files, remote_files(self._files, f"{self.root}/{name}"), target)
+
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it; one that is gone is no error."""
         address = f"{self.root}/{name}"
@@ -184,7 +196,7 @@ class Store:
         """
         attempt = uuid.uuid4().hex[:12]
         folder = f"{self._folder(stage, key)}/{attempt}"
-        moved = _relocate(result, str(out), folder)
+        moved = relocate(result, str(out), folder)
         with mendable(self.root):
             self._make_folder(folder)
             if self.remote:
@@ -200,7 +212,7 @@ class Store:
             if (existing := self.find(stage, key)) is not None:
                 self.remove(f"{stage}/{key}/{attempt}")
                 return existing
-            portable = manifest.model_copy(update={"result": _relocate(moved, self.root, _ROOT)})
+            portable = manifest.model_copy(update={"result": relocate(moved, self.root, _ROOT)})
             self._write_last(
                 f"{self._folder(stage, key)}/{MANIFEST}", portable.model_dump_json(indent=1).encode()
             )
@@ -297,11 +309,12 @@ def _written(entry: dict[str, Any]) -> float:
     return when.timestamp() if isinstance(when, datetime) else float(when or 0.0)
 
 
-def _relocate(value: Any, old: str, new: str) -> Any:
+def relocate(value: Any, old: str, new: str) -> Any:
+    """A JSON value whose paths beneath `old` lie beneath `new`."""
     if isinstance(value, dict):
-        return {key: _relocate(item, old, new) for key, item in value.items()}
+        return {key: relocate(item, old, new) for key, item in value.items()}
     if isinstance(value, list):
-        return [_relocate(item, old, new) for item in value]
+        return [relocate(item, old, new) for item in value]
     if isinstance(value, str) and (value == old or value.startswith(old + "/")):
         return new + value[len(old) :]
     return value
