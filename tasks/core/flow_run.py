@@ -215,6 +215,8 @@ class FlowRun(Run):
 def check_run(config: FlowConfig) -> None:
     """Raise UserError when the store cannot be written to or MLflow does not answer."""
     Store(config.store or default_store()).check()
+    if config.tracking.artifacts:
+        Store(config.tracking.artifacts).check("tracking.artifacts")
     if "://" in config.tracking.uri and not config.tracking.uri.startswith("sqlite:"):
         Tracking(config.tracking)
 

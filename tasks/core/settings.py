@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from tasks.core.errors import UserError
+
 
 def home() -> Path:
     """The folder that holds the store, Prefect's database and MLflow's, unless each is pointed elsewhere."""
@@ -14,6 +16,17 @@ def cache_folder() -> Path:
     return home() / "cache"
 
 
+def cache_limit() -> int | None:
+    """Bytes that local copies of remote artifacts may take: LOOPWRIGHT_CACHE_GB (10^9 bytes each); None without it."""
+    gigabytes = _number("LOOPWRIGHT_CACHE_GB", 0.0, least=0.0, most=1e9)
+    return int(gigabytes * 10**9) or None
+
+
+def transfers_at_once() -> int:
+    """Requests to an object store that are under way at once in one copy of files: LOOPWRIGHT_TRANSFERS, or 8."""
+    return int(_number("LOOPWRIGHT_TRANSFERS", 8, least=1, most=256))
+
+
 def default_store() -> str:
     """The artifact store when the configuration names none."""
     return os.environ.get("LOOPWRIGHT_STORE", str(home() / "store"))
@@ -22,6 +35,20 @@ def default_store() -> str:
 def default_tracking_uri() -> str:
     """MLflow's address when the configuration names none: `MLFLOW_TRACKING_URI`, or a SQLite file at home."""
     return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{home() / 'mlflow.db'}")
+
+
+def _number(name: str, default: float, *, least: float, most: float) -> float:
+    """A number of the environment. Raises UserError when it is none, or out of bounds."""
+    text = os.environ.get(name, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise UserError(
+            f"{text!r} is no number from {least:g} to {most:g}", field=name, mend=f"unset it for {default:g}"
+        )
+    return value
 
 
 def set_environment() -> None:

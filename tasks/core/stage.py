@@ -18,6 +18,7 @@ from tasks.core.config import Config, identity
 from tasks.core.digests import code_digest
 from tasks.core.errors import DamagedArtifact
 from tasks.core.launching.launch import LaunchConfig, launch
+from tasks.core.mirrored_checkpoints import FOLDER, mirrored
 from tasks.core.store import Manifest, Store
 
 Report = Callable[[dict[str, Any]], None]
@@ -110,9 +111,16 @@ def compute(
             begun = time.monotonic()
             if stage.own_process:
                 values = {"config": config.model_dump(mode="json"), "inputs": inputs.model_dump(mode="json")}
-                result = launch(
-                    stage.address, job=work, stage=stage.name, settings=settings, on_event=report, **values
-                )
+                follow = stage.distributed and store.remote and settings.mirror_checkpoints
+                with mirrored(store, stage.name, key, work) if follow else nullcontext():
+                    result = launch(
+                        stage.address,
+                        job=work,
+                        stage=stage.name,
+                        settings=settings,
+                        on_event=report,
+                        **values,
+                    )
             else:
                 shutil.rmtree(out, ignore_errors=True)
                 out.mkdir(parents=True)
@@ -120,6 +128,8 @@ def compute(
             report({"seconds": time.monotonic() - begun})
         manifest = store.publish(stage.name, key, out, result)
         shutil.rmtree(work)
+        if store.remote and stage.distributed:
+            store.remove(f"{stage.name}/{key}/{FOLDER}")
         return manifest
 
 

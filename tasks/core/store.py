@@ -8,23 +8,25 @@ The manifest names its attempt, so that two runs that compute one stage at once,
 mix their files: whichever manifest stands in the end belongs to one whole attempt.
 """
 
-import errno
 import hashlib
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from tasks.core.artifact_cache import bring, held, remove
 from tasks.core.digests import file_digest, folder_files, path_digest
 from tasks.core.errors import DamagedArtifact, UserError
 from tasks.core.references import Reference
+from tasks.core.refusals import mendable
 from tasks.core.settings import cache_folder
+from tasks.core.transfers import download, remote_files, upload
 
 MANIFEST, USERS = "manifest.json", "used-by"
 _ROOT = "store:"
@@ -67,10 +69,10 @@ class Store:
                 mend="give a folder, or an fsspec address such as s3://bucket/prefix",
             ) from error
 
-    def check(self) -> None:
-        """Raise UserError when nothing can be written here, before any work is done."""
+    def check(self, field: str = "store") -> None:
+        """Raise UserError, of the field, when nothing can be written here, before any work is done."""
         probe = f"{self.root}/.probe-{uuid.uuid4().hex}"
-        with _mendable(self.root):
+        with mendable(self.root, field):
             try:
                 self._make_folder(self.root)
                 self._files.pipe_file(probe, b"loopwright")
@@ -78,14 +80,14 @@ class Store:
             except FileNotFoundError as error:
                 raise UserError(
                     f"{self.root} cannot be written to: {error}",
-                    field="store",
+                    field=field,
                     mend="check the spelling; a bucket has to exist",
                 ) from error
 
     def find(self, stage: str, key: str) -> Manifest | None:
         """The manifest of a finished result, or None; a manifest that cannot be read counts as none."""
         try:
-            with _mendable(self.root):
+            with mendable(self.root):
                 text = self._files.cat_file(f"{self._folder(stage, key)}/{MANIFEST}")
         except FileNotFoundError:
             return None
@@ -93,12 +95,12 @@ class Store:
             manifest = Manifest.model_validate_json(text)
         except ValueError:
             return None
-        manifest.result = _relocate(manifest.result, _ROOT, self.root)
+        manifest.result = relocate(manifest.result, _ROOT, self.root)
         return manifest
 
     def newest(self, stage: str) -> Manifest | None:
         """The manifest of a stage that was written last, or None when it has left none."""
-        with _mendable(self.root):
+        with mendable(self.root):
             found = self._files.glob(f"{self.root}/{stage}/*/{MANIFEST}")
             newest = max(found, key=self._files.modified, default=None)
         return self.find(stage, Path(newest).parent.name) if newest else None
@@ -109,7 +111,7 @@ class Store:
         Local files are hashed; remote ones are compared by size here and hashed when they are fetched.
         """
         folder = self.attempt_uri(manifest)
-        with _mendable(self.root):
+        with mendable(self.root):
             self._files.invalidate_cache()
             for file in manifest.files:
                 address = f"{folder}/{file.name}"
@@ -130,19 +132,19 @@ class Store:
     def use(self, stage: str, key: str, run_id: str) -> None:
         """Note that a run uses a result, before it looks whether that is there: what removes unused ones waits."""
         folder = f"{self._folder(stage, key)}/{USERS}"
-        with _mendable(self.root):
+        with mendable(self.root):
             self._make_folder(folder)
             self._files.pipe_file(f"{folder}/{run_id}", b"")
 
     def exists(self) -> bool:
         """Whether there is anything at the root."""
-        with _mendable(self.root):
+        with mendable(self.root):
             return bool(self._files.exists(self.root))
 
     def listing(self, folder: str = "") -> dict[str, tuple[int, float]]:
         """Every file beneath the root, or beneath a folder there, by its name beneath the root, with its size and when
         it was written (seconds)."""
-        with _mendable(self.root):
+        with mendable(self.root):
             self._files.invalidate_cache()
             found = self._files.find(f"{self.root}/{folder}".rstrip("/"), detail=True)
         root = self._files._strip_protocol(self.root)
@@ -154,19 +156,30 @@ class Store:
 
     def read(self, name: str) -> bytes:
         """The bytes of a small file by its name beneath the root. Raises FileNotFoundError."""
-        with _mendable(self.root):
+        with mendable(self.root):
             found: bytes = self._files.cat_file(f"{self.root}/{name}")
         return found
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
-        with _mendable(self.root):
+        with mendable(self.root):
             self._write_last(f"{self.root}/{name}", content)
+
+    def put(self, folder: Path, name: str, stop: threading.Event | None = None) -> dict[str, str]:
+        """Copy a local folder beneath the root of a remote store; SHA-256 by file. Ends early, by an OSError, when
+        `stop` is set."""
+        with mendable(self.root):
+            return upload(self._files, folder, f"{self.root}/{name}", stop)
+
+    def get(self, name: str, target: Path) -> dict[str, str]:
+        """Copy a folder of a remote store to a local one; SHA-256 by file. Raises FileNotFoundError."""
+        with mendable(self.root):
+            return download(self._files, remote_files(self._files, f"{self.root}/{name}"), target)
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it; one that is gone is no error."""
         address = f"{self.root}/{name}"
-        with _mendable(self.root), suppress(FileNotFoundError):
+        with mendable(self.root), suppress(FileNotFoundError):
             self._files.invalidate_cache()
             if self.remote:
                 # One by one: some object stores refuse to delete several at once.
@@ -183,23 +196,23 @@ class Store:
         """
         attempt = uuid.uuid4().hex[:12]
         folder = f"{self._folder(stage, key)}/{attempt}"
-        files = [
-            File(name=path.relative_to(out).as_posix(), size=path.stat().st_size, sha256=file_digest(path))
-            for path in folder_files(out)
-        ]
-        moved = _relocate(result, str(out), folder)
-        manifest = Manifest(stage=stage, key=key, attempt=attempt, files=files, result=moved)
-        with _mendable(self.root):
+        moved = relocate(result, str(out), folder)
+        with mendable(self.root):
             self._make_folder(folder)
             if self.remote:
-                for file in files:
-                    self._files.put_file(str(out / file.name), f"{folder}/{file.name}")
+                digests = upload(self._files, out, folder)
             else:
                 shutil.copytree(out, folder, dirs_exist_ok=True, copy_function=_link_or_copy)
+                digests = {path.relative_to(out).as_posix(): file_digest(path) for path in folder_files(out)}
+            files = [
+                File(name=name, size=(out / name).stat().st_size, sha256=digest)
+                for name, digest in digests.items()
+            ]
+            manifest = Manifest(stage=stage, key=key, attempt=attempt, files=files, result=moved)
             if (existing := self.find(stage, key)) is not None:
-                self._files.rm(folder, recursive=True)
+                self.remove(f"{stage}/{key}/{attempt}")
                 return existing
-            portable = manifest.model_copy(update={"result": _relocate(moved, self.root, _ROOT)})
+            portable = manifest.model_copy(update={"result": relocate(moved, self.root, _ROOT)})
             self._write_last(
                 f"{self._folder(stage, key)}/{MANIFEST}", portable.model_dump_json(indent=1).encode()
             )
@@ -241,37 +254,53 @@ def fetch(ref: Reference) -> Path:
 
     Raises DamagedArtifact when the bytes are not those the reference names.
     """
-    remote = "://" in ref.uri
-    path = _download(ref) if remote else Path(ref.uri)
-    if not path.exists():
-        raise DamagedArtifact(ref.uri, path.name, "it is not there")
-    if path_digest(path) != ref.digest:
-        if remote:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise DamagedArtifact(ref.uri, path.name, "its bytes are not those that were written")
+    if "://" not in ref.uri:
+        path = Path(ref.uri)
+        if not path.exists():
+            raise DamagedArtifact(ref.uri, path.name, "it is not there")
+        if path_digest(path) != ref.digest:
+            raise DamagedArtifact(ref.uri, path.name, _CHANGED)
+        return path
+    with held(ref.digest) as path:
+        if not path.exists():
+            _download(ref, path)
+        elif path_digest(path) != ref.digest:
+            remove(path)
+            raise DamagedArtifact(ref.uri, path.name, _CHANGED)
     return path
 
 
-def _download(ref: Reference) -> Path:
+_CHANGED = "its bytes are not those that were written"
+
+
+def _download(ref: Reference, target: Path) -> None:
+    """Put a remote artifact at `target`, whole or not at all."""
     import fsspec
 
-    target = cache_folder() / "artifacts" / ref.digest
-    if target.exists():
-        return target
-    files, address = fsspec.core.url_to_fs(ref.uri)
-    partial = target.with_name(f"{ref.digest}.{uuid.uuid4().hex[:8]}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with _mendable(ref.uri):
-        try:
-            if files.isdir(address):
-                files.get(address.rstrip("/") + "/", str(partial) + "/", recursive=True)
-            else:
-                files.get_file(address, str(partial))
-        except FileNotFoundError as error:
-            raise DamagedArtifact(ref.uri, address, "it is not there") from error
-    if not target.exists():
-        partial.replace(target)
-    return target
+    def copy(partial: Path) -> None:
+        if _joined(download(files, found, partial)) != ref.digest:
+            raise DamagedArtifact(ref.uri, target.name, _CHANGED)
+
+    try:
+        with mendable(ref.uri):
+            files, address = fsspec.core.url_to_fs(ref.uri)
+            found = remote_files(files, address)
+            bring(target, sum(one.size for one in found), copy)
+    except FileNotFoundError as error:
+        raise DamagedArtifact(ref.uri, address, "it is not there") from error
+
+
+def _joined(digests: dict[str, str]) -> str:
+    """What `path_digest` says of the file, or the folder, whose files have these digests."""
+    if set(digests) == {""}:
+        return digests[""]
+    return hashlib.sha256(
+        "".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()
+    ).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _written(entry: dict[str, Any]) -> float:
@@ -280,11 +309,12 @@ def _written(entry: dict[str, Any]) -> float:
     return when.timestamp() if isinstance(when, datetime) else float(when or 0.0)
 
 
-def _relocate(value: Any, old: str, new: str) -> Any:
+def relocate(value: Any, old: str, new: str) -> Any:
+    """A JSON value whose paths beneath `old` lie beneath `new`."""
     if isinstance(value, dict):
-        return {key: _relocate(item, old, new) for key, item in value.items()}
+        return {key: relocate(item, old, new) for key, item in value.items()}
     if isinstance(value, list):
-        return [_relocate(item, old, new) for item in value]
+        return [relocate(item, old, new) for item in value]
     if isinstance(value, str) and (value == old or value.startswith(old + "/")):
         return new + value[len(old) :]
     return value
@@ -296,36 +326,3 @@ def _link_or_copy(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
     return target
-
-
-@contextmanager
-def _mendable(root: str) -> Iterator[None]:
-    """Turn the refusals of a disk or an object store into messages that name the mend."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-    try:
-        yield
-    except (PermissionError, NoCredentialsError) as error:
-        raise UserError(
-            f"no permission to write to {root}: {error}",
-            field="store",
-            mend="give a folder you own, or credentials for the bucket (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk beneath {root} is full",
-                field="store",
-                mend="free some space, or give another store",
-            ) from error
-        if error.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(
-                f"{root} cannot be written to: {error.strerror}", field="store", mend="give a folder you own"
-            ) from error
-        raise
-    except (BotoCoreError, ClientError) as error:
-        raise UserError(
-            f"{root} does not answer: {error}",
-            field="store",
-            mend="check that the object store runs and is reachable (AWS_ENDPOINT_URL)",
-        ) from error

@@ -35,6 +35,9 @@ class TrackingConfig(Config):
     """MLflow's address; empty takes MLFLOW_TRACKING_URI, or else a SQLite file beside the store."""
     experiment: str = Field("loopwright", min_length=1)
     """MLflow experiment the runs belong to."""
+    artifacts: str = ""
+    """Where a new experiment keeps its artifacts: a folder or `s3://…`; empty takes a folder beside the SQLite file, or
+    what the server says."""
 
 
 class _Uninterrupted:
@@ -64,7 +67,7 @@ class Tracking:
         _reach(self.uri)
         self.local = self.uri.startswith(_SQLITE)
         """Whether runs are kept in a file."""
-        place = (home() / "mlartifacts").as_uri() if self.local else None
+        place = _place(config.artifacts) or ((home() / "mlartifacts").as_uri() if self.local else None)
         # Of runs that start at once, one makes the tables of a new file.
         with exclusive(Path(self.uri.removeprefix(_SQLITE)).parent) if self.local else nullcontext():
             try:
@@ -77,6 +80,13 @@ class Tracking:
                 )
             except MlflowException as error:
                 raise _unreachable(self.uri, error) from error
+        if config.artifacts and experiment and experiment.artifact_location.rstrip("/") != place:
+            raise UserError(
+                f"the experiment {config.experiment} is there and keeps its artifacts at "
+                f"{experiment.artifact_location}",
+                field="tracking.artifacts",
+                mend="leave it empty, or name another experiment (tracking.experiment)",
+            )
 
     def start(self, name: str, *, parent: str | None = None, tags: Mapping[str, str] | None = None) -> str:
         """Begin a run, tagged with the process that answers for it, and return its id."""
@@ -186,6 +196,13 @@ class Tracking:
     def fail(self, run_id: str, error: BaseException) -> None:
         """End a run by what ended its work: FAILED by an error, KILLED by Ctrl-C or SIGTERM, which are none."""
         self.finish(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+
+
+def _place(artifacts: str) -> str:
+    """An address as MLflow keeps it."""
+    return (
+        artifacts.rstrip("/") if "://" in artifacts or not artifacts else Path(artifacts).absolute().as_uri()
+    )
 
 
 def _reach(uri: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -13,7 +14,8 @@ from tasks.data.formats import Row, parse
 from tasks.data.gym import PREFIX as GYM_PREFIX
 from tasks.data.gym import read_gym
 from tasks.data.hub import PREFIX, read_hub
-from tasks.data.sources import read_files
+from tasks.data.ranges import by_ranges, parquet_columns
+from tasks.data.sources import contents, data_files
 
 HUB_SPLITS = ("train", "test", "validation")
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -44,7 +46,9 @@ def read_located(config: Columns, split: str) -> list[tuple[str, Example]]:
     field, address = f"data.{split}", getattr(config, split)
     if address.startswith(GYM_PREFIX):
         return read_gym(address, field)
-    rows = read_rows(address, field, split=split if split in HUB_SPLITS else "train")
+    columns = [column for column in (config.input, config.target, config.choices) if column]
+    split = split if split in HUB_SPLITS else "train"
+    rows = read_rows(address, field, split=split, columns=columns)
     _check_columns(config, rows)
     located, faults = [], []
     for place, cells in rows:
@@ -60,9 +64,10 @@ def read_located(config: Columns, split: str) -> list[tuple[str, Example]]:
     return located
 
 
-def read_rows(address: str, field: str, *, split: str) -> list[Row]:
+def read_rows(address: str, field: str, *, split: str, columns: Sequence[str] = ()) -> list[Row]:
     """The rows at an address, for the configuration field `field`; `split` is taken of a data set of the hub whose
-    address names none. Raises UserError when there is no row, or they cannot be read."""
+    address names none. Where `columns` are named, others may be left out. Raises UserError when there is no row, or
+    they cannot be read."""
     if not address:
         raise UserError(
             "no rows are named", field=field, mend=f"give a file, for example --{field}=rows.jsonl"
@@ -70,7 +75,18 @@ def read_rows(address: str, field: str, *, split: str) -> list[Row]:
     if address.startswith(PREFIX):
         rows = read_hub(address, field, split)
     else:
-        rows = [row for name, data in read_files(address, field) for row in parse(name, data, field)]
+        found = data_files(address, field)
+        whole = [file for file in found if not by_ranges(file, columns)]
+        bytes_of = dict(zip((file.name for file in whole), contents(whole, field), strict=True))
+        rows = [
+            row
+            for file in found
+            for row in (
+                parse(file.name, bytes_of.pop(file.name), field)
+                if file.name in bytes_of
+                else parquet_columns(file, columns, field)
+            )
+        ]
     if not rows:
         raise UserError(f"{address} has no rows", field=field, mend="give at least one row")
     return rows

@@ -13,7 +13,7 @@ from tasks.data.formats import SUFFIXES, suffix
 from tasks.data.gym import PREFIX as GYM
 from tasks.data.hub import PREFIX as HUB
 from tasks.data.reading import read_located
-from tasks.data.sources import read_files
+from tasks.data.sources import data_files
 from tasks.problems.base import ProblemConfig
 from tasks.problems.classification import Classification
 from tasks.problems.load import load_problem
@@ -69,7 +69,7 @@ def _names(location: str) -> list[str]:
     from fsspec.core import url_to_fs
 
     try:
-        return [name for name, _ in read_files(location, FIELD)]
+        return [file.name for file in data_files(location, FIELD)]
     except UserError:
         files, path = url_to_fs(location)
         # A folder without a data file is no mistake here: nothing has arrived yet.

@@ -120,9 +120,15 @@ def inputs_of(folder: Path, model: ModelRef) -> PolicyTrainingInputs:
 
 
 def kill_at(
-    moment: str, config: PolicyTrainingConfig, inputs: PolicyTrainingInputs, store: Store, processes: int = 1
+    moment: str,
+    config: PolicyTrainingConfig,
+    inputs: PolicyTrainingInputs,
+    store: Store,
+    processes: int = 1,
+    ready: Callable[[], object] = lambda: True,
 ) -> Path:
-    """Begin the training in processes of its own, kill one of them at `moment`; the work folder it leaves."""
+    """Begin the training in processes of its own, kill one of them at `moment`, not before all is `ready`; the work
+    folder it leaves."""
     work = store.work_folder(STAGE.name, STAGE.key(config, inputs))
     work.mkdir(parents=True, exist_ok=True)
     (work / "hold").write_text(moment)
@@ -130,7 +136,7 @@ def kill_at(
     with ThreadPoolExecutor(1) as thread:
         attempt = thread.submit(compute, STAGE, config, inputs, store, settings, lambda event: None)
         last = work / f"held-{processes - 1}"
-        while not last.exists():
+        while not (last.exists() and ready()):
             assert not attempt.done(), attempt.result()
             time.sleep(0.01)
         groups = (work / "groups.txt").read_text().splitlines()

@@ -170,3 +170,15 @@ def test_runs_that_start_at_once_share_a_new_database(tmp_path):
 
 def test_nested_values_are_flattened_and_lists_are_leaves():
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}], "f": {}}) == {"a.b.c": 1, "d": [1, {"e": 2}]}
+
+
+def test_artifacts_lie_where_a_new_experiment_says_and_an_old_one_is_not_moved(tracking, client, tmp_path):
+    there = tmp_path / "artifacts"
+    config = TrackingConfig(uri=tracking.uri, experiment="elsewhere", artifacts=str(there))
+    run = Tracking(config).start("flow")
+    (tmp_path / "note.txt").write_text("x")
+    Tracking(config).artifact(run, tmp_path / "note.txt")
+    assert [path.name for path in there.rglob("*") if path.is_file()] == ["note.txt"]
+    with pytest.raises(UserError, match="keeps its artifacts at") as caught:
+        Tracking(config.model_copy(update={"artifacts": "s3://bucket/mlflow"}))
+    assert (caught.value.field, str(there) in str(caught.value)) == ("tracking.artifacts", True)

@@ -62,6 +62,9 @@ class LaunchConfig(Config):
     """End the stage, as failed, when it has run for this many seconds; 0 is no limit."""
     grace_s: float = Field(10.0, ge=0.0, le=600.0)
     """Seconds that a stage has after SIGTERM before it is killed."""
+    mirror_checkpoints: bool = True
+    """With a remote store, copy the checkpoints of a training there as they are written; on another machine it goes on
+    from them."""
     check_memory: bool = True
     """Refuse a training whose weights, gradients and optimizer alone are more than a device has."""
 
