@@ -16,10 +16,11 @@ INFRA = ROOT / "infra"
 COMPOSE = INFRA / "compose" / "compose.yaml"
 
 SECRETS = {
-    name: f"{name.lower().replace('_', '')}1"
+    name: f"a{name.lower().replace('_', '')}1"
     for name in re.findall(r"^(\w+)=", (INFRA / "compose" / "example.env").read_text(), re.MULTILINE)
 }
 """A value for every variable of infra/compose/example.env."""
+SECRETS["PREFECT_SERVER_API_AUTH_STRING"] = "ann:secretofprefect"
 
 
 def compose_stack(variables: Mapping[str, str], file: Path = COMPOSE) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_only_this_machine_reaches_the_ports_and_both_servers_ask_for_a_password
     ports = [port for one in services.values() for port in one.get("ports", [])]
     assert sorted(port.rpartition(":")[2] for port in ports) == ["4200", "5000", "5432", "8333"]
     assert all(port.startswith("127.0.0.1:") for port in ports)
-    user = f"{SECRETS['LOOPWRIGHT_USER']}:{SECRETS['LOOPWRIGHT_PASSWORD']}"
+    user = SECRETS["PREFECT_SERVER_API_AUTH_STRING"]
     assert services["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"] == user
     assert "--app-name=basic-auth" in services["mlflow"]["command"]
     assert all("restart" in one for one in services.values())
@@ -134,11 +134,15 @@ def test_the_stack_s_own_commands_run_here_together(tmp_path: Path) -> None:
             for name in started:
                 wait_for(lambda name=name: healthy(name), *started[name])  # type: ignore[misc]
             prefect, mlflow = (f"http://127.0.0.1:{ports[name]}" for name in ("prefect", "mlflow"))
-            user = (SECRETS["LOOPWRIGHT_USER"], SECRETS["LOOPWRIGHT_PASSWORD"])
+            name, _, password = SECRETS["PREFECT_SERVER_API_AUTH_STRING"].partition(":")
+            user, mlflow_user = (name, password), (SECRETS["MLFLOW_USERNAME"], SECRETS["MLFLOW_PASSWORD"])
             assert httpx.get(f"{prefect}/api/version").status_code == 401
             asked = f"{mlflow}/api/2.0/mlflow/experiments/get?experiment_id=0"
-            assert [httpx.get(asked).status_code, httpx.get(asked, auth=user).status_code] == [401, 200]
-            assert httpx.get(asked, auth=user, headers={"Host": "evil.example"}).status_code == 403
+            assert [httpx.get(asked).status_code, httpx.get(asked, auth=mlflow_user).status_code] == [
+                401,
+                200,
+            ]
+            assert httpx.get(asked, auth=mlflow_user, headers={"Host": "evil.example"}).status_code == 403
             for _ in range(2):  # a second time, with everything there
                 setup, log = run("setup")
                 assert setup.wait(timeout=240) == 0, log.read_text()
