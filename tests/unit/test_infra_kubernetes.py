@@ -269,6 +269,12 @@ def test_and_nothing_else(source: str, target: str, port: int) -> None:
     assert not allowed(source, target, port)
 
 
+def test_a_pod_that_no_policy_names_is_cut_off_in_both_directions() -> None:
+    """The pods above are held by policies of their own as well, which would hide it if this one were missing."""
+    nothing = find(build("base"), "NetworkPolicy", "nothing")["spec"]
+    assert nothing == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
 def test_the_training_starts_the_flow_on_one_machine_and_waits_on_the_others() -> None:
     job = find(build("train"), "Job", "train")["spec"]
     assert (job["completionMode"], job["completions"], job["backoffLimit"]) == (
