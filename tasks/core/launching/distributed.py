@@ -12,7 +12,30 @@ from typing import Protocol
 import psutil
 
 from tasks.core.errors import UserError
+from tasks.core.launching.child import LAUNCHER, this_process
+from tasks.core.launching.forking import python_path
 from tasks.core.launching.job import GROUPS, LAUNCHER_LOG
+
+FOLDER = "LOOPWRIGHT_NODES"
+"""Variable that names the folder of announcements (see `tasks.core.launching.nodes`), on a file system that all
+machines share. A job has it alone."""
+
+ADDRESS = "MASTER_ADDR"
+"""Variable that says under which name the other machines reach the first."""
+
+HOSTS, MEETS = "--rdzv-conf=is_host=true", "--rdzv-conf=is_host=false"
+"""What tells torchrun whether the rendezvous is held by its own machine."""
+
+_OF_A_RANK = {
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+}
+"""Set by some schedulers; a stage that inherited them would take itself for one of several ranks."""
 
 
 class Processes(Protocol):
@@ -28,23 +51,34 @@ class Processes(Protocol):
     def config_file(self) -> str: ...
 
 
+def stage_environment() -> dict[str, str]:
+    """The environment of processes that this one launches."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
+    return inherited | {LAUNCHER: this_process(), "PYTHONPATH": python_path()}
+
+
 def torchrun_command(settings: Processes, job: Path) -> list[str]:
     """The command that runs `job` in `settings.processes` processes on each of `settings.nodes` machines.
 
     One machine rendezvouses with itself on a free port. Several are reached with Slurm's srun, from inside an
-    allocation; the job folder must lie on a file system that they share. Raises UserError outside of one.
+    allocation, or start their parts themselves (`tasks.core.launching.nodes`); the job folder must lie on a file system
+    that they share. Raises UserError where there is neither.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={settings.processes}"]
     module = ["-m", "tasks.core.launching.child", str(job)]
     if settings.nodes == 1:
         return [*torchrun, "--standalone", *module]
+    nodes = str(settings.nodes)
+    if {FOLDER, ADDRESS} <= os.environ.keys():
+        meeting = [f"--rdzv-endpoint={os.environ[ADDRESS]}:{_free_port()}", HOSTS]
+        return [*torchrun, f"--nnodes={nodes}", "--rdzv-backend=c10d", *meeting, *module]
     if "SLURM_JOB_ID" not in os.environ:
         raise UserError(
             f"{settings.nodes} machines were asked for outside of a Slurm allocation",
             field="launch.nodes",
-            mend="Start the flow inside one (sbatch --nodes=…), or set launch.launcher to accelerate.",
+            mend="Start the flow inside one (infra/slurm), as infra/kubernetes/train does, "
+            "or set launch.launcher to accelerate.",
         )
-    nodes = str(settings.nodes)
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
     endpoint = f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"
     return [*srun, *torchrun, f"--nnodes={nodes}", "--rdzv-backend=c10d", endpoint, *module]
@@ -69,16 +103,23 @@ def accelerate_command(settings: Processes, job: Path) -> list[str]:
 class Spawned:
     """A launcher program (torchrun, accelerate) with all of its ranks."""
 
-    def __init__(self, command: list[str], job: Path, environment: dict[str, str], processes: int) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        job: Path,
+        environment: dict[str, str],
+        processes: int,
+        log: str = LAUNCHER_LOG,
+    ) -> None:
         self._job = job
         # DeepSpeed looks for ninja on PATH, and torchrun would give every rank a single thread.
         path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
         threads = str(max(1, (os.cpu_count() or 1) // processes))
-        with (job / LAUNCHER_LOG).open("wb") as log:
+        with (job / log).open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 env={"OMP_NUM_THREADS": threads, **environment, "PATH": path},
                 start_new_session=True,

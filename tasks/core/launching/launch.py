@@ -4,7 +4,6 @@ Its memory is free again when it ends, a crash is a result with the tail of its 
 cancel ends every process that it started.
 """
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -15,10 +14,15 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.errors import StageFailed, UserError
-from tasks.core.launching.child import LAUNCHER, this_process
-from tasks.core.launching.distributed import Spawned, accelerate_command, torchrun_command
+from tasks.core.launching.distributed import (
+    HOSTS,
+    Spawned,
+    accelerate_command,
+    stage_environment,
+    torchrun_command,
+)
 from tasks.core.launching.endings import conclude, log_tail
-from tasks.core.launching.forking import fork_server, python_path
+from tasks.core.launching.forking import fork_server
 from tasks.core.launching.job import (
     LEFT_BY_AN_ATTEMPT,
     METRICS,
@@ -30,21 +34,11 @@ from tasks.core.launching.job import (
     wait_until_idle,
     write_json,
 )
+from tasks.core.launching.nodes import Announced
 
 _POLL_S = 0.2
 _DEATH_S = 30.0
 """How long killed processes may take to vanish; an orphan kills itself within a second."""
-
-_OF_A_RANK = {
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-}
-"""Set by some schedulers; a stage that inherited them would take itself for one of several ranks."""
 
 
 class LaunchConfig(Config):
@@ -53,7 +47,7 @@ class LaunchConfig(Config):
     processes: int = Field(1, ge=1, le=1024)
     """Processes per machine, usually one per GPU."""
     nodes: int = Field(1, ge=1, le=1024)
-    """Machines; more than one need a Slurm allocation or launcher accelerate."""
+    """Machines; more than one need a Slurm allocation, the pods of infra/kubernetes/train, or launcher accelerate."""
     launcher: Literal["auto", "fork", "torchrun", "accelerate"] = "auto"
     """auto forks a single process from one that has the libraries loaded, and takes torchrun for several."""
     config_file: str = ""
@@ -148,10 +142,11 @@ def _command(settings: LaunchConfig, job: Path) -> list[str] | None:
 
 
 def _start(command: list[str] | None, job: Path, settings: LaunchConfig) -> _Running:
-    environment = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
-    environment |= {LAUNCHER: this_process(), "PYTHONPATH": python_path()}
+    environment = stage_environment()
     if command is None:
         return fork_server().fork(job, environment)
+    if HOSTS in command:
+        return Announced(command, job, environment, settings.processes, settings.grace_s)
     return Spawned(command, job, environment, settings.processes)
 
 
