@@ -119,7 +119,8 @@ class FlowRun(Run):
         calls = [self._call(stage, config, *one, group) for one in zip(inputs, labels, strict=True)]
         at_once = max(at_once, self.fan_out.config.most_at_once)
         # To find results takes no cluster, which would take a minute to start.
-        missing = any(not is_whole(self.store, stage, call.key) for call in calls)
+        elsewhere = self.fan_out.config.runner != "threads"
+        missing = elsewhere and any(not is_whole(self.store, stage, call.key) for call in calls)
         with (
             self._in_all(whole if len(calls) > 1 else "", len(calls)) as count,
             self.fan_out.submitting() if missing else nullcontext(),

@@ -55,7 +55,7 @@ class FanOut:
                 self._runner = self._stack.enter_context(self._start(server))
             stack.enter_context(flow_run.model_copy(update={"task_runner": self._runner}))
             if self.config.runner == "ray":
-                from prefect_ray import remote_options
+                from prefect_ray.context import remote_options
 
                 room = {"num_cpus": self.config.cpus_per_task, "num_gpus": self.config.gpus_per_task}
                 stack.enter_context(remote_options(**room, max_retries=max(self._retries, _LOST_NODES)))

@@ -99,7 +99,7 @@ def kill_worker(process: "subprocess.Popen[str]", store: Path) -> int:
             return 0
         time.sleep(0.05)
     for child in psutil.Process(process.pid).children(recursive=True):
-        if child.name().startswith("ray::") and child.children():
+        if child.name().startswith("ray::evaluate"):
             child.kill()
             return len(done)
     return 0
