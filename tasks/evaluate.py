@@ -7,10 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from tasks.core.config import Config
-from tasks.core.examples import Example, read_examples, write_rows
+from tasks.core.examples import Example, read_examples, read_records, write_rows
 from tasks.core.generators.base import Completion, Sampling
 from tasks.core.generators.load import EngineConfig, load_generator, load_local
 from tasks.core.references import DatasetRef, ModelRef
+from tasks.core.sharding import Cutter, Sharding
 from tasks.core.stage import Report, Stage
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.load import load_problem
@@ -213,6 +214,31 @@ def _classes(predictions: Sequence[Prediction]) -> list[ClassRow]:
     ]
 
 
+def cut(config: EvaluationConfig, inputs: EvaluationInputs, cutter: Cutter) -> list[EvaluationInputs]:
+    """The same, shard by shard. It stays whole where a server answers, which is asked at one pace by one process, and
+    where answers are sampled, since a sample hangs on its row's place."""
+    rows = sum(ref.rows for ref in inputs.splits.values())
+    if rows <= cutter.rows or config.temperature or not loads_model(config, inputs):
+        return []
+    return [
+        inputs.model_copy(update={"splits": {name: shard}})
+        for name, ref in inputs.splits.items()
+        for shard in cutter(ref)
+    ]
+
+
+def join(
+    config: EvaluationConfig, inputs: EvaluationInputs, parts: Sequence[EvaluationResult], out: Path
+) -> EvaluationResult:
+    """The predictions of all shards in their order, and the figures anew."""
+    results = {}
+    for name in inputs.splits:
+        shards = [part.splits[name].predictions for part in parts if name in part.splits]
+        rows = [Prediction.model_validate(row) for shard in shards for row in read_records(shard)]
+        results[name] = summarise(rows, write_rows(out / f"{name}.jsonl", rows), config)
+    return EvaluationResult(splits=results)
+
+
 def loads_model(config: EvaluationConfig, inputs: EvaluationInputs) -> bool:
     """Whether the model is not a server's, which tells no likelihoods."""
     return config.likelihood or config.engine.loads_model
@@ -226,4 +252,5 @@ STAGE = Stage(
     EvaluationResult,
     own_process=True,
     loads_model=loads_model,
+    sharding=Sharding(cut, join),
 )

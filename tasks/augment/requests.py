@@ -32,6 +32,10 @@ class AugmentInputs(BaseModel):
     """Rows kept in earlier attempts of this iteration."""
     step: int
     attempt: int = 0
+    first: int = 0
+    """The first of the requests that this call makes, as they are planned for all parents;"""
+    count: int = 0
+    """and how many it makes, 0 being all that follow. What comes of a request does not hang on either."""
 
 
 def wanted(parents: Sequence[Example], kept: Sequence[Example], rows: int) -> dict[str, int]:

@@ -1,17 +1,19 @@
 """Stage: a teacher writes new rows from the rows a student got wrong (one attempt)."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from tasks.augment.config import AugmentConfig
 from tasks.augment.requests import AugmentInputs, Request, plan_requests
-from tasks.core.examples import Example, make_example, write_rows
+from tasks.core.examples import Example, make_example, read_lines, write_lines, write_rows
 from tasks.core.generators.base import Completion, Sampling, Usage
 from tasks.core.generators.load import load_generator
 from tasks.core.generators.openai_compatible import EndpointFailed
 from tasks.core.references import DatasetRef
+from tasks.core.sharding import Cutter, Sharding
 from tasks.core.stage import Report, Stage
 from tasks.instruct.evolving import evolution_failed
 from tasks.problems.base import Draft
@@ -37,7 +39,8 @@ class AugmentResult(BaseModel):
 def run(config: AugmentConfig, inputs: AugmentInputs, out: Path, report: Report) -> AugmentResult:
     """Ask for the rows that are missing, read what comes back; nothing is judged here."""
     problem = load_problem(inputs.problem)
-    requests = plan_requests(config, inputs, problem)
+    requests = plan_requests(config, inputs, problem)[inputs.first :]
+    requests = requests[: inputs.count or None]
     generator = load_generator(inputs.teacher.engine, inputs.teacher.weights, field="teacher.engine")
     seed = random.Random(f"{config.seed} {inputs.step} {inputs.attempt}").getrandbits(31)
     sampling = Sampling(
@@ -48,6 +51,7 @@ def run(config: AugmentConfig, inputs: AugmentInputs, out: Path, report: Report)
             [request.prompt for request in requests],
             sampling,
             lambda done, total: report({"progress": [done, total], "text": "requests answered"}),
+            streams=range(inputs.first, inputs.first + len(requests)),
         )
     except EndpointFailed as failure:
         if inputs.attempt == 0:
@@ -87,11 +91,47 @@ def _candidate(draft: Draft, request: Request, step: int) -> Example:
     return make_example(draft.input, draft.target, draft.choices, origin="synthetic", **lineage, **facts)
 
 
+def cut(config: AugmentConfig, inputs: AugmentInputs, cutter: Cutter) -> list[AugmentInputs]:
+    """The same, some requests at a time. It stays whole where a server answers, which one process asks at one pace."""
+    if not loads_model(config, inputs):
+        return []
+    requests = len(plan_requests(config, inputs, load_problem(inputs.problem)))
+    return [
+        inputs.model_copy(update={"first": first, "count": min(cutter.rows, requests - first)})
+        for first in range(0, requests, cutter.rows)
+    ]
+
+
+def join(
+    config: AugmentConfig, inputs: AugmentInputs, parts: Sequence[AugmentResult], out: Path
+) -> AugmentResult:
+    """What all of them brought, in the order of the requests."""
+
+    def joined(name: str) -> DatasetRef:
+        lines = (line for part in parts for line in read_lines(getattr(part, name)))
+        return write_lines(out / f"{name}.jsonl", lines)
+
+    counts = ("requests", "unreadable", "failed", "failed_evolutions")
+    return AugmentResult(
+        candidates=joined("candidates"),
+        exchanges=joined("exchanges"),
+        usage=Usage(**{key: sum(getattr(part.usage, key) for part in parts) for key in Usage.model_fields}),
+        **{name: sum(getattr(part, name) for part in parts) for name in counts},
+    )
+
+
 def loads_model(config: AugmentConfig, inputs: AugmentInputs) -> bool:
     """Whether the teacher is not a server's."""
     return inputs.teacher.engine.loads_model
 
 
 STAGE = Stage(
-    "augment", run, AugmentConfig, AugmentInputs, AugmentResult, own_process=True, loads_model=loads_model
+    "augment",
+    run,
+    AugmentConfig,
+    AugmentInputs,
+    AugmentResult,
+    own_process=True,
+    loads_model=loads_model,
+    sharding=Sharding(cut, join),
 )

@@ -2,17 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
+from tasks.core import sharding
 from tasks.core.abandoned_runs import end_abandoned
 from tasks.core.artifacts import progress_artifact
+from tasks.core.command_line import NAMES_OF_KEYS
 from tasks.core.config import PLACEMENT, Config
+from tasks.core.fan_out import FanOutConfig, check_fan_out, parts
 from tasks.core.interruption import interrupting
 from tasks.core.launching.forking import warm_up
 from tasks.core.launching.launch import LaunchConfig
@@ -21,9 +25,11 @@ from tasks.core.progress import Progress
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.run import Run
 from tasks.core.settings import default_store
-from tasks.core.stage import Stage, is_whole
+from tasks.core.sharding import ShardsConfig, ShardsInputs
+from tasks.core.stage import Report, Stage, is_whole
 from tasks.core.stage_task import StageCall
 from tasks.core.store import Store, fetch
+from tasks.core.task_runners import FanOut
 from tasks.core.tracking import Tracking, TrackingConfig
 
 C = TypeVar("C", bound=Config)
@@ -40,6 +46,8 @@ class FlowConfig(Config):
     """Where runs are recorded."""
     launch: LaunchConfig = LaunchConfig()
     """How the stages that load a model are started."""
+    fan_out: FanOutConfig = Field(FanOutConfig(), json_schema_extra=PLACEMENT)
+    """Where shards of a data set are worked on side by side."""
     retries: int = Field(1, ge=0, le=10)
     """How often a stage whose process crashed is started again (it resumes from its last checkpoint)."""
 
@@ -57,6 +65,8 @@ class FlowRun(Run):
     iteration: int = 0
     iteration_run_id: str = ""
     results: list[dict[str, float]] = field(default_factory=list)
+    fan_out: FanOut = field(default_factory=lambda: FanOut(FanOutConfig()))
+    """Where calls that do not hang on one another run."""
     iteration_runs: list[str] = field(default_factory=list)
     """MLflow's runs of the iterations that ended."""
     _seconds: dict[str, float] = field(default_factory=dict)
@@ -65,7 +75,11 @@ class FlowRun(Run):
     def stage(
         self, stage: Stage[C, I, R], config: C, inputs: I, *, label: str = "", training: bool = False
     ) -> R:
-        """Run a stage as a Prefect task cached by content; `training` gives it an MLflow run of its own."""
+        """Run a stage as a Prefect task cached by content; `training` gives it an MLflow run of its own.
+
+        Where the run is to work on shards and the stage can be cut, its parts are run first, and it puts them together.
+        """
+        stage = self._joining(stage, config, inputs, label)
         call = self._call(stage, config, inputs, label)
         own_run = self._start_training(call.name, stage.name, config) if training else ""
         computed: list[float] = []
@@ -103,7 +117,15 @@ class FlowRun(Run):
         """Run a stage on several inputs, submitted to the flow's task runner as tasks that are cached by content."""
         group, results = uuid4().hex, dict[int, R]()
         calls = [self._call(stage, config, *one, group) for one in zip(inputs, labels, strict=True)]
-        with self._in_all(whole if len(calls) > 1 else "", len(calls)) as count, interrupting(group):
+        at_once = max(at_once, self.fan_out.config.most_at_once)
+        # To find results takes no cluster, which would take a minute to start.
+        elsewhere = self.fan_out.config.runner != "threads"
+        missing = elsewhere and any(not is_whole(self.store, stage, call.key) for call in calls)
+        with (
+            self._in_all(whole if len(calls) > 1 else "", len(calls)) as count,
+            self.fan_out.submitting() if missing else nullcontext(),
+            interrupting(group),
+        ):
             for number, seconds in completed(calls, self._record_storage(), self.config.retries, at_once):
                 results[number] = calls[number].result()
                 self._count(calls[number], seconds)
@@ -141,6 +163,24 @@ class FlowRun(Run):
         """Record in MLflow that the present iteration, or the run, uses a data set."""
         self.tracking.dataset(self.iteration_run_id or self.run_id, ref, f"{self.method}-{context}", context)
 
+    def _joining(self, stage: Stage[C, I, R], config: C, inputs: I, label: str) -> Stage[C, I, R]:
+        """The stage itself; or, when its parts have been run, one that puts their results together under its key."""
+        rows, plan = self.fan_out.config.shard_rows, stage.sharding
+        if not rows or plan is None or self.has(stage, config, inputs):
+            return stage
+        label = label or stage.name
+        asked = plan.cut(config, inputs, _Shards(self, rows, label))
+        if len(asked) < 2:
+            return stage
+        labels = [f"{label} (shard {number} of {len(asked)})" for number in range(1, len(asked) + 1)]
+        results = self.stages(stage, config, asked, labels=labels, whole=label)
+
+        @wraps(stage.run)
+        def join(config: C, inputs: I, out: Path, report: Report) -> R:
+            return plan.join(config, inputs, results, out)
+
+        return replace(stage, run=join, own_process=False, sharding=None)
+
     def _start(self, name: str, parent: str, tags: dict[str, str]) -> str:
         tags = {"method": self.method, "prefect.flow_run_id": self.flow_run_id} | tags
         return self.tracking.start(name, parent=parent, tags=tags)
@@ -167,7 +207,18 @@ class FlowRun(Run):
     ) -> StageCall[C, I, R]:
         key, name = stage.key(config, inputs), self._named(label or stage.name)
         self.store.use(stage.name, key, self.run_id)
-        return StageCall(stage, config, inputs, key, name, self.method, self.store, self.config.launch, group)
+        return StageCall(
+            stage,
+            config,
+            inputs,
+            key,
+            name,
+            self.method,
+            self.store,
+            self.config.launch,
+            group,
+            takes_slot=not self.fan_out.config.ray_address,
+        )
 
     def _named(self, label: str) -> str:
         return (f"iteration {self.iteration}: " if self.iteration else "") + label
@@ -212,8 +263,24 @@ class FlowRun(Run):
         return f"remote-file-system/{name}"
 
 
+@dataclass(frozen=True)
+class _Shards:
+    """Cuts data sets for a run, as a stage of its own."""
+
+    run: FlowRun
+    rows: int
+    label: str
+
+    def __call__(self, ref: DatasetRef) -> list[DatasetRef]:
+        if ref.rows <= self.rows:
+            return [ref]
+        size, whole = ShardsConfig(rows=self.rows), ShardsInputs(rows=ref)
+        return self.run.stage(sharding.STAGE, size, whole, label=f"{self.label} (cut)").shards
+
+
 def check_run(config: FlowConfig) -> None:
-    """Raise UserError when the store cannot be written to or MLflow does not answer."""
+    """Raise UserError when the store cannot be written to, MLflow does not answer, or Ray cannot be had."""
+    check_fan_out(config.fan_out, config)
     Store(config.store or default_store()).check()
     if config.tracking.artifacts:
         Store(config.tracking.artifacts).check("tracking.artifacts")
@@ -238,8 +305,11 @@ def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
     if not run_id:
         run_id = tracking.start(f"{method} {time.strftime('%Y-%m-%d %H:%M')}", tags=tags)
         tracking.params(run_id, config)
+    keys = (str(value) for _, part in parts(config) for name, value in part if name.endswith(NAMES_OF_KEYS))
+    fan_out = FanOut(config.fan_out, retries=config.retries, keys=tuple(keys))
     try:
-        yield FlowRun(method, config, store, tracking, flow_run_id, run_id)
+        with closing(fan_out):
+            yield FlowRun(method, config, store, tracking, flow_run_id, run_id, fan_out=fan_out)
     except Pause:  # it waits in Prefect without a process, and goes on under the same id
         tracking.suspend(run_id)
         raise

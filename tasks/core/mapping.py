@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 from tasks.core.stage_task import StageCall
+from tasks.core.task_runners import lost_worker
 
 
 def completed(
@@ -23,5 +24,10 @@ def completed(
         for number, call in islice(waiting, at_once - len(under_way)):
             under_way[call.as_task(records, retries).submit()] = number
         future = next(as_completed(list(under_way)))
-        record = future.result()
+        try:
+            record = future.result()
+        except Exception as error:
+            if failure := lost_worker(error, calls[under_way[future]].stage.name):
+                raise failure from error
+            raise
         yield under_way.pop(future), None if future.state.name == "Cached" else record["seconds"]

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
@@ -20,6 +20,9 @@ from tasks.core.errors import DamagedArtifact
 from tasks.core.launching.launch import LaunchConfig, launch
 from tasks.core.mirrored_checkpoints import FOLDER, mirrored
 from tasks.core.store import Manifest, Store
+
+if TYPE_CHECKING:
+    from tasks.core.sharding import Sharding
 
 Report = Callable[[dict[str, Any]], None]
 """Takes a stage's live events: metrics ({"step": 3, "train/loss": 0.5}) and progress ({"progress": [3, 10]})."""
@@ -46,6 +49,8 @@ class Stage(Generic[C, I, R]):
     """True for trainings, which share the work among all processes of the launch; other stages get one process."""
     loads_model: Callable[[C, I], bool] | None = None
     """Whether a call loads a model, for stages whose settings may leave that to a server: then no slot is taken."""
+    sharding: "Sharding[C, I, R] | None" = None
+    """How a call may be cut into several. Its key is the same, and so is its result."""
 
     def needs_gpu(self, config: C, inputs: I) -> bool:
         """Whether this call has to hold a GPU slot."""

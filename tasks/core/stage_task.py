@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel
 
 from tasks.core.artifacts import artifact_key, log, progress_artifact
 from tasks.core.config import Config
-from tasks.core.errors import StageFailed
+from tasks.core.errors import StageFailed, UserError
 from tasks.core.interruption import interruptible
 from tasks.core.launching.launch import LaunchConfig
 from tasks.core.progress import Progress
@@ -37,6 +38,8 @@ class StageCall(Generic[C, I, R]):
     launch: LaunchConfig
     group: str = ""
     """The calls that are interrupted together with this one, when they run in threads."""
+    takes_slot: bool = True
+    """Whether a call that loads a model waits for a GPU slot; a cluster places calls by itself."""
 
     def compute(self, on_event: Report | None = None) -> dict[str, Any]:
         """Compute the result, or find it, and return what Prefect records: its key, and how many seconds computing it
@@ -67,7 +70,7 @@ class StageCall(Generic[C, I, R]):
                     self.store,
                     self.launch,
                     report,
-                    lambda: gpu_slot(say),
+                    lambda: gpu_slot(say) if self.takes_slot else nullcontext(),
                 )
             except BaseException:
                 progress.close("failed")
@@ -104,9 +107,14 @@ class StageCall(Generic[C, I, R]):
 
     def result(self) -> R:
         """The result of a call that has ended: from the manifest and not from Prefect's record, since the manifest
-        knows where the store lies now."""
+        knows where the store lies now. Raises UserError where it is not there, as another machine has it."""
         manifest = self.store.find(self.stage.name, self.key)
-        assert manifest is not None
+        if manifest is None:
+            raise UserError(
+                f"{self.name} has ended, and its result is not in {self.store.root} on this machine",
+                field="store",
+                mend="a cluster needs a store that all its machines reach: s3://…, or a shared folder",
+            )
         return self.stage.result.model_validate(manifest.result)
 
 

@@ -46,7 +46,7 @@ class GrowConfig(Config):
     """Most samples per prompt of a shard."""
     at_once: int = Field(1, ge=1, le=4096, json_schema_extra=PLACEMENT)
     """Shards drawn, or scored, at once, as tasks of the flow's task runner. In threads of one machine each holds a
-    model of its own; more than one is for a task runner with many machines behind it, or many devices."""
+    model of its own; more than one is for many devices, or a cluster; where `fan_out.at_once` is more, that counts."""
     best_of: int = Field(0, ge=0, le=4096)
     """Also test the start by the best of so many samples of every test row, drawn in the same way: what choosing alone
     could do, without any training. 0 does not."""

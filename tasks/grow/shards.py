@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from tasks.core.config import Config
-from tasks.core.examples import Example, read_examples, write_rows
+from tasks.core.examples import Example, read_examples, row_line
 from tasks.core.references import DatasetRef
+from tasks.core.sharding import write_shards
 from tasks.core.stage import Report, Stage
 
 
@@ -39,11 +40,8 @@ def run(config: ShardConfig, inputs: ShardInputs, out: Path, report: Report) -> 
     for row in read_examples(inputs.rows):
         first.setdefault(row.id, row)
     rows = [first[row_id] for row_id in sorted(first)]
-    blocks = [rows[begin : begin + config.prompts] for begin in range(0, len(rows), config.prompts)]
-    return ShardResult(
-        blocks=[write_rows(out / f"block-{number}.jsonl", block) for number, block in enumerate(blocks, 1)],
-        prompts=len(rows),
-    )
+    blocks = write_shards(out, "block", map(row_line, rows), config.prompts)
+    return ShardResult(blocks=blocks, prompts=len(rows))
 
 
 STAGE = Stage("shards", run, ShardConfig, ShardInputs, ShardResult)

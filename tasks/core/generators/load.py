@@ -26,6 +26,8 @@ class EngineConfig(Config):
     """Prompts answered together (transformers). Lower it when memory runs out."""
     precision: Precision = "auto"
     """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32."""
+    tensor_parallel: int = Field(1, ge=1, le=64, json_schema_extra=PLACEMENT)
+    """GPUs that the weights are spread over (vLLM)."""
     endpoint: EndpointConfig = EndpointConfig()
     """The server, for `openai`."""
     compressor: CompressorConfig = CompressorConfig()
@@ -64,7 +66,7 @@ def _load_engine(config: EngineConfig, model: ModelRef | None, field: str) -> Ge
     if config.engine == "vllm":
         from tasks.core.generators.vllm import VLLMGenerator
 
-        return VLLMGenerator(model, precision=config.precision)
+        return VLLMGenerator(model, precision=config.precision, tensor_parallel=config.tensor_parallel)
     return load_local(model, config)
 
 

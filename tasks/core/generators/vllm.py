@@ -30,11 +30,11 @@ _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 class VLLMGenerator:
     """Generator over vLLM's offline API (https://docs.vllm.ai): LLM.generate, SamplingParams, LoRARequest.
 
-    Prompts are rendered here, so that every engine sees the same tokens. For a model that needs several GPUs
-    start a vLLM server and use the engine `openai`.
+    Prompts are rendered here, so that every engine sees the same tokens. A model that one GPU cannot hold is spread
+    over several of this machine; for one that needs several machines start a vLLM server and use the engine `openai`.
     """
 
-    def __init__(self, model: ModelRef, *, precision: Precision = "auto") -> None:
+    def __init__(self, model: ModelRef, *, precision: Precision = "auto", tensor_parallel: int = 1) -> None:
         """Load the weights; an adapter goes on top of its base.
 
         Raises UserError when vLLM is not installed or the adapter's rank is more than it takes.
@@ -60,6 +60,7 @@ class VLLMGenerator:
         self._llm = vllm.LLM(
             model=str(fetch(base)),
             dtype=precision,
+            tensor_parallel_size=tensor_parallel,
             trust_remote_code=bool(base.facts.get("trust_remote_code", False)),
             **options,
         )
