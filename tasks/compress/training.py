@@ -26,7 +26,7 @@ from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import Report, Stage
 from tasks.core.store import fetch
 from tasks.sft.adapter import lora_config
-from tasks.sft.checkpoints import newest_whole, reporting
+from tasks.sft.checkpoints import reporting, train_to_the_end
 from tasks.sft.row_order import repeatable
 from tasks.sft.saving import mean_loss
 from tasks.sft.shared_batches import check_share, sharing
@@ -154,7 +154,7 @@ def run(
         data_collator=DataCollatorForTokenClassification(tokenizer),
         callbacks=[reporting(report)],
     )
-    trainer.train(resume_from_checkpoint=newest_whole(checkpoints))
+    train_to_the_end(trainer, checkpoints)
     place = out / "model"
     if trainer.accelerator.is_main_process:
         trained = trainer.accelerator.unwrap_model(trainer.model)

@@ -28,7 +28,7 @@ from tasks.ppo.scores import Score
 from tasks.ppo.shared_base import check_bases
 from tasks.ppo.training import Prompt, Trained, batch_of
 from tasks.sft.adapter import lora_config
-from tasks.sft.checkpoints import newest_whole, reporting
+from tasks.sft.checkpoints import reporting, train_to_the_end
 from tasks.sft.saving import save_trained
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def train_group_relative(
     trainer.add_callback(reporting(lambda event: None))  # marks checkpoints that are whole
     progress = following(config, group, report)
     trainer.add_callback(progress)
-    trainer.train(resume_from_checkpoint=newest_whole(checkpoints))
+    train_to_the_end(trainer, checkpoints)
     figures = figures_of_steps(trainer.state.log_history, config, group)
     if trainer.is_world_process_zero():
         shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed here has left

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.examples import Example
+from tasks.core.launching.termination import EndedEarly, heeding_termination
 from tasks.core.stage import Report
 from tasks.ppo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from tasks.ppo.config import PPOConfig
@@ -58,8 +59,8 @@ def train_policy(
 
     Of several processes each samples, rewards and learns from its share of every batch; all return the same, and the
     first alone writes checkpoints, from which any number of processes can go on. Ends early when the policy has
-    collapsed to one token or has left the reference for good (`kl_alarm`). Raises UserError for numbers that are not
-    finite.
+    collapsed to one token or has left the reference for good (`kl_alarm`), and when it is asked to (SIGTERM), then by
+    an EndedEarly behind a checkpoint. Raises UserError for numbers that are not finite.
     """
     import torch
 
@@ -74,41 +75,45 @@ def train_policy(
     total, warnings, stopped = config.total_steps(), [], ""
     # Streams are numbered over the whole batch: its responses do not hang on the number of processes.
     streams = share(config.batch_size)
-    for step in range(len(figures), total):
-        places = batch_of(step, config.batch_size, len(prompts), config.seed)
-        batch = [prompts[places[stream]] for stream in streams]
-        with whole_weights(optimizer):
-            rollout = sampler.sample([prompt.tokens for prompt in batch], step=step, streams=streams)
-        scores = score(rollout, [prompt.example for prompt in batch])
-        set_learning_rates(optimizer, config, step)
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        metrics = update(
-            roles,
-            rollout,
-            scores,
-            config,
-            controller,
-            optimizer,
-            generator,
-            moments=moments,
-            separate_graphs=not roles.value_on_trunk,
-        )
-        figures.append(metrics)
-        report({"step": step + 1} | metrics)
-        text = f"reward {metrics['reward/mean']:.3f}, KL {metrics['objective/kl']:.2f}"
-        report({"progress": [step + 1, total], "text": text})
-        warnings = warning_signs(metrics, config)
-        if metrics["val/one_token_share"] > MOST_COLLAPSED or metrics["objective/kl"] > config.kl_alarm:
-            stopped = warnings[0]
-            break
-        if (step + 1) % checkpoint_steps == 0 and step + 1 < total:
-            state = TrainingState(
-                step=step + 1,
-                controller=controller.state_dict(),
-                moments=moments.state_dict(),
-                figures=figures,
+    with heeding_termination() as asked:
+        for step in range(len(figures), total):
+            places = batch_of(step, config.batch_size, len(prompts), config.seed)
+            batch = [prompts[places[stream]] for stream in streams]
+            with whole_weights(optimizer):
+                rollout = sampler.sample([prompt.tokens for prompt in batch], step=step, streams=streams)
+            scores = score(rollout, [prompt.example for prompt in batch])
+            set_learning_rates(optimizer, config, step)
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            metrics = update(
+                roles,
+                rollout,
+                scores,
+                config,
+                controller,
+                optimizer,
+                generator,
+                moments=moments,
+                separate_graphs=not roles.value_on_trunk,
             )
-            save_checkpoint(checkpoints, state, roles, optimizer)
+            figures.append(metrics)
+            report({"step": step + 1} | metrics)
+            text = f"reward {metrics['reward/mean']:.3f}, KL {metrics['objective/kl']:.2f}"
+            report({"progress": [step + 1, total], "text": text})
+            warnings = warning_signs(metrics, config)
+            if metrics["val/one_token_share"] > MOST_COLLAPSED or metrics["objective/kl"] > config.kl_alarm:
+                stopped = warnings[0]
+                break
+            ends = asked()
+            if ends or ((step + 1) % checkpoint_steps == 0 and step + 1 < total):
+                state = TrainingState(
+                    step=step + 1,
+                    controller=controller.state_dict(),
+                    moments=moments.state_dict(),
+                    figures=figures,
+                )
+                save_checkpoint(checkpoints, state, roles, optimizer)
+            if ends:
+                raise EndedEarly(f"asked to end; there is a checkpoint of step {step + 1}")
     return Trained(figures, warnings, stopped, optimizer)
 
 

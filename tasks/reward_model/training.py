@@ -13,7 +13,7 @@ from tasks.reward_model.config import RewardTrainingConfig
 from tasks.reward_model.cost import StepClock, peak_memory_gb
 from tasks.reward_model.tokens import padding_token
 from tasks.sft.adapter import lora_config
-from tasks.sft.checkpoints import newest_whole, reporting
+from tasks.sft.checkpoints import reporting, train_to_the_end
 from tasks.sft.row_order import repeatable
 from tasks.sft.saving import mean_loss, save_trained
 from tasks.sft.shared_batches import sharing
@@ -52,7 +52,7 @@ def train(
     """
     clock, checkpoints = StepClock(), folder.parent.parent / "checkpoints"
     trainer = _trainer(config, start, tokenizer, rows, checkpoints, [reporting(report), clock.callback()])
-    trainer.train(resume_from_checkpoint=newest_whole(checkpoints, trainer.args))
+    train_to_the_end(trainer, checkpoints)
     peak = peak_memory_gb()
     save_trained(trainer, folder, base, tokenizer)  # which has its own padding, not the trainer's
     return Training(int(trainer.state.global_step), mean_loss(trainer), clock.step_s, peak)

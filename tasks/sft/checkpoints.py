@@ -1,10 +1,12 @@
 """What a training tells while it runs, and the checkpoints it can be resumed from."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import UserError
+from tasks.core.launching.termination import EndedEarly, heeding_termination
 from tasks.core.stage import Report
 
 if TYPE_CHECKING:
@@ -34,6 +36,33 @@ def newest_whole(checkpoints: Path, arguments: Any = None) -> str | None:
             mend=f"start it in the same way again, or remove {checkpoints}, and it begins anew",
         )
     return str(newest)
+
+
+def train_to_the_end(trainer: Any, checkpoints: Path) -> None:
+    """Train, from the newest whole checkpoint on if there is one. Asked to end (SIGTERM) it ends behind a checkpoint of
+    the step it is in, by an EndedEarly."""
+    with heeding_termination() as asked:
+        trainer.add_callback(_ending_when(asked))
+        trainer.train(resume_from_checkpoint=newest_whole(checkpoints, trainer.args))
+
+
+def _ending_when(asked: Callable[[], bool]) -> "TrainerCallback":
+    from transformers import TrainerCallback
+
+    class Ending(TrainerCallback):
+        asked_at = 0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if asked():
+                self.asked_at = state.global_step
+                control.should_save = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # After the callback that marks the checkpoint as whole, which was added before.
+            if self.asked_at == state.global_step:
+                raise EndedEarly(f"asked to end; there is a checkpoint of step {state.global_step}")
+
+    return Ending()
 
 
 def _layout(arguments: Any) -> str:

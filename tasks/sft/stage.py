@@ -14,7 +14,7 @@ from tasks.core.stage import Report, Stage
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
 from tasks.sft.adapter import lora_config
-from tasks.sft.checkpoints import newest_whole, reporting
+from tasks.sft.checkpoints import reporting, train_to_the_end
 from tasks.sft.config import TrainingConfig
 from tasks.sft.row_order import repeatable
 from tasks.sft.rows import fitting, tokenize
@@ -105,7 +105,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
         peft_config=adapter,
         callbacks=[reporting(report)],
     )
-    trainer.train(resume_from_checkpoint=newest_whole(checkpoints, trainer.args))
+    train_to_the_end(trainer, checkpoints)
     validation_loss = None
     if validation is not None:
         validation_loss = float(trainer.evaluate()["eval_loss"])

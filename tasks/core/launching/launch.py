@@ -54,8 +54,9 @@ class LaunchConfig(Config):
     """An accelerate configuration file (DeepSpeed, FSDP, hosts), for launcher accelerate only."""
     timeout_s: float = Field(0.0, ge=0.0)
     """End the stage, as failed, when it has run for this many seconds; 0 is no limit."""
-    grace_s: float = Field(10.0, ge=0.0, le=600.0)
-    """Seconds that a stage has after SIGTERM before it is killed."""
+    grace_s: float = Field(25.0, ge=0.0, le=600.0)
+    """Seconds that a stage has after SIGTERM before it is killed: a training writes a checkpoint of the step it is in,
+    all else ends at once."""
     mirror_checkpoints: bool = True
     """With a remote store, copy the checkpoints of a training there as they are written; on another machine it goes on
     from them."""
