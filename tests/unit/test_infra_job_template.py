@@ -1,13 +1,16 @@
 """The work pool's job template: what Prefect makes of it for a run, held against Kubernetes' schema."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import kubernetes_validate
 import pytest
 
-from tests.containers import INFRA
+from tests.containers import INFRA, ROOT, start_command
+from tests.s3_server import s3_server
 
 FILES = {name: INFRA / "kubernetes" / name / "job-template.json" for name in ("base", "gpu")}
 VERSION = "1.32"
@@ -146,3 +149,33 @@ def test_a_server_takes_the_template_and_gives_it_back_for_a_deployment(
         for variables in ({"working_dir": "/app", "gpus": 2}, {"gpus": "many"}, {"grace_seconds": 5})
     ]
     assert [answer.status_code for answer in answers] == [201, 422, 422], [one.text for one in answers]
+
+
+@pytest.mark.slow
+def test_the_setup_job_s_script_makes_pool_bucket_and_deployments(
+    prefect_server: str, tmp_path: Path
+) -> None:
+    import httpx
+
+    def get(path: str) -> Any:
+        return httpx.get(f"{prefect_server}/{path}", timeout=60).raise_for_status().json()
+
+    httpx.delete(f"{prefect_server}/work_pools/loopwright", timeout=60)  # another test's
+    environment = {"PREFECT_API_URL": prefect_server, "LOOPWRIGHT_HOME": str(tmp_path), "DO_NOT_TRACK": "1"}
+    with s3_server("unused") as s3:
+        environment |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        for template in ("base", "gpu"):  # the second time as after a change
+            script = tmp_path / "setup.sh"
+            text = (INFRA / "kubernetes" / "base" / "setup.sh").read_text()
+            script.write_text(text.replace("/etc/loopwright/job-template.json", str(FILES[template])))
+            log = tmp_path / "setup.log"
+            assert start_command(["sh", str(script)], environment, {}, log).wait(timeout=300) == 0, (
+                log.read_text()
+            )
+        assert "loopwright" in {one["Name"] for one in s3.list_buckets()["Buckets"]}
+    pool = get("work_pools/loopwright")
+    assert (pool["type"], pool["base_job_template"]) == ("kubernetes", read("gpu"))
+    demo = get("deployments/name/llm2llm/demo")
+    assert demo["work_pool_name"] == "loopwright"
+    spec = check(rendered(pool["base_job_template"], demo["job_variables"]))
+    assert spec["containers"][0]["workingDir"] == str(ROOT)
