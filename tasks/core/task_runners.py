@@ -18,6 +18,8 @@ _OBJECT_STORE_BYTES = 100_000_000
 """Of a Ray that is started here; it would reserve a third of the memory, and nothing large goes through it."""
 _LOST_NODES = 3
 """How often Ray itself runs a call again whose machine or worker is gone: its own default."""
+_STARTS = 3
+"""Ray gives itself 30 seconds to start, which are not enough on a busy machine."""
 _INHERITED = re.compile(r"(LOOPWRIGHT|AWS|HF|TRANSFORMERS|PREFECT_API)_\w+|DO_NOT_TRACK")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|AUTH|CREDENTIAL")
 
@@ -74,20 +76,7 @@ class FanOut:
             with ProcessPoolTaskRunner(max_workers=self.config.most_at_once) as pool:
                 yield pool
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
-        import ray
-
-        address = self.config.ray_address
-        runner = _ray_runner(address, environment(server, self._keys, elsewhere=bool(address)))
-        try:
-            with _own_sigterm():
-                runner.__enter__()
-        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-            raise UserError(
-                f"Ray cannot be used: {str(error).strip().splitlines()[0]}",
-                field="fan_out.ray_address" if address else "fan_out.runner",
-                mend="every machine of a cluster needs the versions of Python and Ray that are used here",
-            ) from error
+        runner = _started(self.config.ray_address, server, self._keys)
         try:
             yield runner
         finally:
@@ -120,6 +109,31 @@ def lost_worker(error: BaseException, stage: str) -> StageFailed | None:
     reason = f"Ray gave it up ({type(error).__name__}): {words[-1] if words else ''}"
     mend = "every machine of the cluster needs loopwright of this version, and memory for the model"
     return StageFailed(stage, reason, mend=mend, log_tail="\n".join(words[-10:]))
+
+
+def _started(address: str, server: str, keys: tuple[str, ...]) -> Any:
+    """A task runner that is connected to the cluster, or has started Ray here. Raises UserError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
+    import ray
+
+    variables = environment(server, keys, elsewhere=bool(address))
+    for left in reversed(range(1 if address else _STARTS)):
+        runner = _ray_runner(address, variables)
+        try:
+            with _own_sigterm():
+                runner.__enter__()
+            break
+        except Exception as error:  # Ray raises any kind of it, Exception itself among them
+            ray.shutdown()
+            if not left:
+                raise UserError(
+                    f"Ray cannot be used: {str(error).strip().splitlines()[0]}",
+                    field="fan_out.ray_address" if address else "fan_out.runner",
+                    mend="every machine of a cluster needs the versions of Python and Ray that are used here"
+                    if address
+                    else "start it by hand where it says more (`ray start --head`), and give its address",
+                ) from error
+    return runner
 
 
 def _ray_runner(address: str, variables: tuple[dict[str, str], dict[str, str]]) -> Any:
