@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from tasks.core.errors import UserError
 from tasks.core.examples import make_example, write_rows
@@ -13,6 +14,10 @@ from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import compute
 from tasks.core.store import Store, fetch
 from tasks.problems.base import ProblemConfig
+from tasks.reward_model import stage as reward
+from tasks.reward_model.config import RewardTrainingConfig
+from tasks.reward_model.pairs import make_preference
+from tasks.reward_model.stage import RewardTrainingInputs, RewardTrainingResult
 from tasks.sft import stage as sft
 from tasks.sft.config import TrainingConfig, check_processes
 from tasks.sft.shared_batches import share
@@ -42,8 +47,6 @@ def train(
     **settings: Any,
 ) -> tuple[list[float], dict[str, Any]]:
     """The losses of all steps, and the weights."""
-    from safetensors.torch import load_file
-
     config = TrainingConfig.model_validate(
         {"batch_size": 4, "epochs": 2, "learning_rate": 1e-4, "checkpoint_steps": 2, "adapter": {"rank": 4}}
         | settings
@@ -118,7 +121,7 @@ def test_any_number_of_processes_goes_on_from_a_checkpoint(
     interrupted(tmp_path, tiny_ref, rows, before)
     losses, weights = train(tmp_path, tiny_ref, rows, after)
     assert losses == pytest.approx(alone[0][-len(losses) :], abs=1e-3)
-    assert len(losses) == 4
+    assert 0 < len(losses) < 6
     same(weights, alone[1])
 
 
@@ -169,3 +172,37 @@ def test_every_row_of_a_batch_is_taken_once(rows_of_batch, processes, parts, cou
     shares = [share(range(rows_of_batch), rank, processes) for rank in range(processes)]
     assert [part for part, _ in shares] == parts
     assert [counted for _, counted in shares] == pytest.approx(counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_reward_model_as_well(tmp_path: Path, tiny_ref: ModelRef, layout: str):
+    """Batches of 4 pairs, the last of an epoch of 1: the loss is a mean over pairs, however they are shared."""
+    pairs = [
+        make_preference([{"role": "user", "content": f"Number {n}? {'a ' * n}"}], f"It is {n}.", "No.")
+        for n in range(5)
+    ]
+    inputs = RewardTrainingInputs(model=tiny_ref, train=write_rows(tmp_path / "pairs.jsonl", pairs))
+    found = []
+    for processes, zero in ((1, ""), (2, layout)):
+        config = RewardTrainingConfig(batch_size=4, epochs=2, learning_rate=1e-3, deepspeed=zero)
+        losses: list[float] = []
+
+        def hear(event: dict[str, Any], losses: list[float] = losses) -> None:
+            losses += [event["train/loss"]] if "train/loss" in event else []
+
+        manifest = compute(
+            reward.STAGE,
+            config,
+            inputs,
+            Store(str(tmp_path / str(processes))),
+            LaunchConfig(processes=processes),
+            hear,
+        )
+        files = fetch(RewardTrainingResult.model_validate(manifest.result).model).glob("*.safetensors")
+        found.append((losses, {name: tensor for file in files for name, tensor in load_file(file).items()}))
+    (alone, weights), (together, others) = found
+    assert len(alone) == len(together) == 4
+    assert together == pytest.approx(alone, abs=1e-3)
+    assert max(float(weights[name].abs().max()) for name in weights if "lora_B" in name) > 1e-3
+    same(others, weights)
