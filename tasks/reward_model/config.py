@@ -49,7 +49,7 @@ class PreferenceConfig(Config):
     """Decides which pairs are held out, and which a limit takes."""
 
 
-@placed(too_long="max_length", centre="too_long", confidence="checkpoint_steps", resamples="confidence")
+@placed(too_long="max_length", centre="too_long", confidence="deepspeed", resamples="confidence")
 class RewardTrainingConfig(OptimiserConfig):
     """How the reward model is trained."""
 

@@ -204,7 +204,7 @@ def test_best_without_a_validation_set_is_refused_before_anything_is_loaded():
     with pytest.raises(UserError, match="needs a validation set") as caught:
         check(TrainingConfig(select="best"), has_validation=False)
     assert caught.value.field == "training.select"
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="no DeepSpeed configuration nowhere"):
         check(TrainingConfig(deepspeed="nowhere.json"), has_validation=True)
 
 

@@ -25,8 +25,8 @@ COMMON = "method learning_rate epochs max_steps batch_size gradient_accumulation
         ),
         (
             RewardTrainingConfig,
-            "max_length too_long centre batching precision gradient_checkpointing checkpoint_steps confidence"
-            " resamples",
+            "max_length too_long centre batching precision gradient_checkpointing checkpoint_steps deepspeed"
+            " confidence resamples",
         ),
     ],
 )
@@ -73,13 +73,18 @@ def test_defaults_differ_where_the_trainings_do():
 
 
 def test_the_trainer_is_told_what_the_configuration_says(tmp_path):
-    import torch
     from transformers import TrainingArguments
 
     config = TrainingConfig(
-        learning_rate=0.5, max_steps=0, epochs=2.5, batch_size=3, seed=9, checkpoint_steps=7
+        learning_rate=0.5,
+        max_steps=0,
+        epochs=2.5,
+        batch_size=3,
+        seed=9,
+        checkpoint_steps=7,
+        precision="float32",
     )
-    told = TrainingArguments(**trainer_arguments(config, tmp_path, torch.float32))
+    told = TrainingArguments(**trainer_arguments(config, tmp_path))
     assert (told.learning_rate, told.max_steps, told.num_train_epochs) == (0.5, -1, 2.5)
     assert (told.per_device_train_batch_size, told.seed, told.data_seed, told.save_steps) == (3, 9, 9, 7)
     assert (told.bf16, told.fp16, told.train_sampling_strategy) == (False, False, "group_by_length")
