@@ -46,7 +46,11 @@ log_level = WARNING
 pipeline = {kind}-server
 [app:{kind}-server]
 use = egg:swift#{kind}
+conn_timeout = 10
+node_timeout = 60
+container_update_timeout = 60
 """
+# The times of a busy machine: what a container is not told in time it is told later, by a process that is not run here.
 HEAD_LENGTH = """
 def filter_factory(settings, **own):
     def wrap(app):
@@ -74,6 +78,9 @@ pipeline = head_length catch_errors cache s3api tempauth slo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+conn_timeout = 10
+node_timeout = 60
+recoverable_node_timeout = 60
 [filter:head_length]
 paste.filter_factory = head_length:filter_factory
 [filter:catch_errors]
