@@ -54,6 +54,9 @@ def read_rows(count: int) -> tuple[list[tuple[str, str]], str]:
 
 def side(name: str, rows: int, shard: int) -> None:
     """One side, in this process; prints its figures."""
+    from tasks.core.settings import set_environment
+
+    set_environment()
     from prefect import flow
 
     from tasks import base_model, evaluate
