@@ -129,7 +129,8 @@ def _started(address: str, server: str, keys: tuple[str, ...]) -> Any:
                 raise UserError(
                     f"Ray cannot be used: {str(error).strip().splitlines()[0]}",
                     field="fan_out.ray_address" if address else "fan_out.runner",
-                    mend="every machine of a cluster needs the versions of Python and Ray that are used here"
+                    mend="its machines need the versions of Python and Ray that are used here; one that asks for a "
+                    "token needs RAY_AUTH_MODE=token in the environment, and its token in ~/.ray/auth_token"
                     if address
                     else "start it by hand where it says more (`ray start --head`), and give its address",
                 ) from error
