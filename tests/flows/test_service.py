@@ -109,7 +109,7 @@ def test_forms_begin_with_what_is_to_be_filled_in_and_end_with_where_a_run_is_ke
         reference = schema["properties"]["config"]["$ref"].rpartition("/")[2]
         fields = schema["definitions"][reference]["properties"]
         order = sorted(fields, key=lambda field: fields[field]["position"])
-        assert order[-4:] == ["store", "tracking", "launch", "retries"]
+        assert order[-5:] == ["store", "tracking", "launch", "fan_out", "retries"]
         assert all(field["title"] and field.get("description", "x") for field in fields.values())
         if name == "perl/hh-cpu":
             assert order[:2] == ["data", "preferences"]

@@ -13,6 +13,7 @@ from tasks.core.errors import UserError
 from tasks.core.examples import read_records
 from tasks.core.models import load_model, load_tokenizer
 from tasks.core.references import ModelRef
+from tasks.reward_model import training as reward_training
 from tasks.reward_model.classifier import load_classifier
 from tasks.reward_model.config import RewardTrainingConfig
 from tasks.reward_model.normalisation import read_normalisation
@@ -197,12 +198,14 @@ def test_training_resumes_from_the_newest_whole_checkpoint_to_the_same_weights(
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_saved_model_gives_the_rewards_of_the_trained_one(tmp_path, eos_padded, method):
+def test_the_saved_model_gives_the_rewards_of_the_trained_one(tmp_path, eos_padded, method, monkeypatch):
     tokenizer, config = load_tokenizer(eos_padded), RewardTrainingConfig(max_steps=5, method=method)
     network = untrained(eos_padded)
     rows, _ = tokenise_pairs(config, tokenizer, TRAIN)
     folder = tmp_path / "out" / "model"
-    train(config, network, tokenizer, rows, folder, lambda event: None, base=None)
+    # Here, so that it can be asked after it was trained.
+    monkeypatch.setattr(reward_training, "load_classifier", lambda *arguments, **keywords: network)
+    train(config, eos_padded, tokenizer, rows, folder, lambda event: None, base=None)
     expected = [raw_reward(network, row["chosen_ids"]) for row in rows]
     base = eos_padded if method == "lora" else None
     saved = ModelRef(uri=str(folder), digest=folder_digest(folder), base=base)
