@@ -42,6 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_ref: ModelRef, rows: 
     return result
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_adapter_that_can_be_loaded(
     trained: TrainingResult, tiny_ref: ModelRef
 ) -> None:
@@ -57,6 +58,7 @@ def test_two_processes_train_one_adapter_that_can_be_loaded(
     assert any("lora_B" in name for name in raised)  # these start at zero
 
 
+@pytest.mark.slow
 def test_an_evaluation_runs_in_one_process(trained: TrainingResult, rows: DatasetRef, tmp_path: Path) -> None:
     inputs = EvaluationInputs(model=trained.model, splits={"test": rows}, problem=PROBLEM)
     config = EvaluationConfig(max_new_tokens=4, resamples=100)

@@ -48,6 +48,7 @@ def whole(tiny_ref, tmp_path_factory, prefect_server):
     return splits, folder, evaluated(folder, tiny_ref, splits)
 
 
+@pytest.mark.slow
 def test_shards_in_threads_give_what_the_whole_gives_and_the_next_run_finds_it(whole, tiny_ref, tmp_path):
     splits, folder, expected = whole
     assert computed(folder) == {"evaluate": 1}

@@ -57,6 +57,7 @@ def test_rows_without_labels_get_them_and_a_second_run_asks_nobody(command, teac
     assert (again["metrics"], again["iterations"]) == (result["metrics"], result["iterations"])
 
 
+@pytest.mark.slow
 def test_settings_are_tried_out_on_labelled_rows_and_the_cheapest_that_is_good_is_taken(command, tmp_path):
     examples = {"data__examples": tmp_path / "examples.jsonl", "data__target": "label", "data__labels": None}
     code, result, said = command(
