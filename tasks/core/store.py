@@ -299,10 +299,6 @@ def _joined(digests: dict[str, str]) -> str:
     ).hexdigest()
 
 
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
 def _written(entry: dict[str, Any]) -> float:
     """When a file was written, as the file system or the object store says."""
     when = entry.get("mtime", entry.get("LastModified"))

@@ -66,7 +66,8 @@ TARGET = 0.15
 def measured(
     config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """The stage named in `inputs`, in this process, with the memory that it takes beyond the libraries'."""
+    """The stage named in `inputs`, in this process, with the memory that it takes beyond the libraries'. Of several
+    processes the first alone hears of steps, and its result is what counts."""
     import deepspeed  # noqa: F401 - part of what is there before a model is
     import psutil
     import torch  # noqa: F401
@@ -93,7 +94,7 @@ def measured(
 
     stage(config, inputs, out, hear)
     ended.set()
-    return {"before": before, "peak": max(int(step["peak"]) for step in steps), "steps": steps}
+    return {"before": before, "peak": max((int(step["peak"]) for step in steps), default=0), "steps": steps}
 
 
 def rows_of(count: int) -> tuple[DatasetRef, DatasetRef]:

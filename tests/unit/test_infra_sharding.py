@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tasks.core.launching.zero import LAYOUTS, read_deepspeed
 from tests.containers import INFRA, ROOT
 
 DEEPSPEED = sorted((INFRA / "deepspeed").glob("*.json"))
@@ -54,6 +55,13 @@ print(json.dumps({
     "wraps": plugin.auto_wrap_policy.__name__, "offload": type(plugin.cpu_offload).__name__,
 }))
 """
+
+
+def test_the_files_say_what_the_names_stand_for():
+    """So that a file to begin from differs from `training.deepspeed=zero3` in nothing yet."""
+    assert {path.stem: json.loads(path.read_text()) for path in DEEPSPEED} == {
+        name: read_deepspeed(name) for name in LAYOUTS
+    }
 
 
 def read(program: str, *words: str | Path) -> dict[str, Any]:
