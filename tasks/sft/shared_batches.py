@@ -45,14 +45,20 @@ def sharing(trainer: type["Trainer"], *, mean: bool) -> type["Trainer"]:
 
     class Sharing(trainer):
         def get_train_dataloader(self) -> Any:
-            loader = super().get_train_dataloader()
             processes = self.args.world_size
-            if processes > 1:
-                shard = loader.batch_sampler
-                assert isinstance(shard, BatchSamplerShard)
-                # Every process hears of every row, and of none twice.
-                shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
-                loader.collate_fn = _collated(loader.collate_fn, self.args.process_index, processes, mean)
+            if processes == 1:
+                return super().get_train_dataloader()
+            # Given to the loader as it is made: accelerate's keeps another within it, which is what reads the rows.
+            collate: Any = self.data_collator
+            self.data_collator = _collated(collate, self.args.process_index, processes, mean)
+            try:
+                loader = super().get_train_dataloader()
+            finally:
+                self.data_collator = collate
+            shard = loader.batch_sampler
+            assert isinstance(shard, BatchSamplerShard)
+            # Every process hears of every row, and of none twice.
+            shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
             return loader
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **keywords: Any) -> Any:

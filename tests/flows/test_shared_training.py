@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tasks.core.errors import UserError
 from tasks.core.examples import make_example, write_rows
-from tasks.core.launching.launch import LaunchConfig
+from tasks.core.launching.launch import LaunchConfig, launch
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import compute
 from tasks.core.store import Store, fetch
@@ -20,7 +20,7 @@ from tasks.reward_model.pairs import make_preference
 from tasks.reward_model.stage import RewardTrainingInputs, RewardTrainingResult
 from tasks.sft import stage as sft
 from tasks.sft.config import TrainingConfig, check_processes
-from tasks.sft.shared_batches import share
+from tasks.sft.shared_batches import SHARE, share, sharing
 from tasks.sft.stage import TrainingInputs, TrainingResult
 
 LAYOUTS = ("", "zero2", "zero3")
@@ -58,8 +58,8 @@ def train(
         events.append(event)
         on_event(event)
 
-    launch = LaunchConfig(processes=processes)
-    manifest = compute(sft.STAGE, config, inputs, Store(str(folder)), launch, hear)
+    settings_of_launch = LaunchConfig(processes=processes)
+    manifest = compute(sft.STAGE, config, inputs, Store(str(folder)), settings_of_launch, hear)
     losses = [event["train/loss"] for event in events if "train/loss" in event]
     files = fetch(TrainingResult.model_validate(manifest.result).model).glob("*.safetensors")
     return losses, {name: tensor for file in files for name, tensor in load_file(file).items()}
@@ -131,6 +131,45 @@ def test_parts_of_zero_are_not_read_in_another_layout(tmp_path: Path, tiny_ref: 
     with pytest.raises(UserError, match="by ZeRO-2 among 2 processes") as error:
         train(tmp_path, tiny_ref, rows, 1)
     assert "remove" in error.value.mend
+
+
+def rows_seen(
+    config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Of every process the rows of its batches, and what their mean counts."""
+    import torch
+    from datasets import Dataset
+    from transformers import Trainer, TrainingArguments
+
+    trainer = sharing(Trainer, mean=True)(
+        model=torch.nn.Linear(1, 1),
+        args=TrainingArguments(
+            str(out),
+            per_device_train_batch_size=4,
+            use_cpu=True,
+            report_to="none",
+            remove_unused_columns=False,
+        ),
+        train_dataset=Dataset.from_dict({"number": list(range(ROWS))}),
+        data_collator=lambda rows: {"numbers": torch.tensor([row["number"] for row in rows])},
+    )
+    seen = [(batch["numbers"].tolist(), float(batch[SHARE])) for batch in trainer.get_train_dataloader()]
+    everybody: list[Any] = [None] * trainer.args.world_size
+    torch.distributed.all_gather_object(everybody, seen)
+    return {"seen": everybody}
+
+
+def test_every_process_takes_its_own_rows_of_every_batch(tmp_path: Path):
+    found = launch(
+        f"{__name__}:rows_seen", {}, {}, tmp_path, stage="rows", settings=LaunchConfig(processes=2)
+    )
+    first, second = found["seen"]
+    assert [len(rows) for rows, _ in first] == [2, 2, 1]
+    assert [len(rows) for rows, _ in second] == [2, 2, 1]
+    assert second[-1] == [first[-1][0], 0.0]  # a row for the form's sake, which counts nothing
+    assert first[-1][1] == 2.0
+    counted = [row for rows, counts in first + second for row in rows if counts]
+    assert sorted(counted) == list(range(ROWS))
 
 
 def test_more_processes_than_rows_of_a_batch_are_refused():
