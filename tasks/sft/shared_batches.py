@@ -44,12 +44,14 @@ def sharing(trainer: type["Trainer"], *, mean: bool) -> type["Trainer"]:
     from accelerate.data_loader import BatchSamplerShard  # type: ignore[import-untyped]
 
     class Sharing(trainer):
+        data_collator: Any
+
         def get_train_dataloader(self) -> Any:
             processes = self.args.world_size
             if processes == 1:
                 return super().get_train_dataloader()
             # Given to the loader as it is made: accelerate's keeps another within it, which is what reads the rows.
-            collate: Any = self.data_collator
+            collate = self.data_collator
             self.data_collator = _collated(collate, self.args.process_index, processes, mean)
             try:
                 loader = super().get_train_dataloader()
