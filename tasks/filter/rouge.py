@@ -5,7 +5,10 @@ approximation, leave few pairs whose longest common subsequence has to be comput
 
 * Two texts that share enough tokens share one of each other's rarest (prefix filtering: Chaudhuri, Ganti and
   Kaushik, "A Primitive Operator for Similarity Joins in Data Cleaning", ICDE 2006; Bayardo, Ma and Srikant,
-  "Scaling Up All Pairs Similarity Search", WWW 2007). An inverted index holds the rarest tokens only.
+  "Scaling Up All Pairs Similarity Search", WWW 2007). An inverted index holds the rarest tokens only. Where
+  the rarest that two texts share is a token of many rows, they share a second one, no rarer, among one more
+  of their tokens (Wang, Li and Feng, "Can We Beat the Prefix Filtering?", SIGMOD 2012): such tokens are
+  indexed in pairs, so that no list grows with the rows as their vocabulary ceases to.
 * Lengths that lie too far apart cannot reach the threshold.
 * A common subsequence of length l leaves n + m - 2l tokens unmatched, and every unmatched token flips one bit
   of a parity signature, or changes a histogram by one: texts whose signatures differ more are apart.
@@ -16,6 +19,7 @@ import re
 from array import array
 from collections import Counter
 from functools import lru_cache
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +30,12 @@ _SIGNATURE_BITS = 256
 _HISTOGRAM_BINS = 4096
 _LONG = 256
 """Tokens from which on a row also gets a histogram: its parity signature tells it from others no longer."""
+_FREQUENT = 1_000
+"""Rows that must have a token before it is indexed in pairs: a list of so many is gone through in microseconds."""
+_PAIRED = 16
+"""Most of its rarest tokens that a row is indexed by in pairs; a row of more has its tokens indexed one by one."""
+_BUCKETS = 1 << 20
+"""Pairs of tokens are told apart by a hash of so many values, which bounds what the lists cost beside their rows."""
 
 
 class Match(NamedTuple):
@@ -57,14 +67,16 @@ class RougeIndex:
     for equality instead. Texts of another script that hold some are judged by these alone.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, frequent: int = _FREQUENT) -> None:
         """`threshold` lies in (0, 1]; a score has to be strictly above it, so 1 finds nothing.
 
+        Tokens of more than `frequent` rows are indexed in pairs, which changes the time and no answer.
         Raises ValueError for a threshold outside.
         """
         if not 0 < threshold <= 1:
             raise ValueError(f"a ROUGE-L threshold lies above 0 and up to 1, not at {threshold}")
         self._threshold = threshold
+        self._frequent = frequent
         self._codes: dict[str, int] = {}  # token -> small integer
         self._rank: list[int] = []  # code -> place in the order of rarity
         self._ids: list[str] = []
@@ -72,8 +84,11 @@ class RougeIndex:
         self._lengths = array("q")
         self._signatures = array("Q")
         self._histograms: dict[int, np.ndarray] = {}
-        self._postings: dict[int, array[int]] = {}  # code -> rows that have it among their rarest
+        self._rare = 0  # ranks below are of rare tokens
+        # code, or a pair of codes below 0 -> the rows that have it among their rarest
+        self._postings: dict[int, array[int]] = {}
         self._posted = 0
+        self._longest_paired = 0  # tokens of the longest row that is indexed in pairs
 
     def add(self, id: str, text: str) -> None:
         """Index a text. Several may bear one id."""
@@ -112,9 +127,16 @@ class RougeIndex:
         self._rank.extend(range(-len(self._rank), -len(codes), -1))
         return row
 
-    def _rarest(self, codes: list[int]) -> set[int]:
+    def _keys(self, codes: list[int], pairs: bool, single: bool) -> set[int]:
+        """Where the inverted index has a text: its rarest tokens, and those of them that are frequent in `pairs`,
+        one by one (`single`), or both."""
         _, count = _bounds(len(codes), self._threshold)
-        return set(sorted(codes, key=self._rank.__getitem__)[:count])
+        ordered = sorted(codes, key=self._rank.__getitem__)
+        keys = {code for code in ordered[:count] if single or self._rank[code] < self._rare}
+        if pairs:
+            frequent = [code for code in ordered[: count + 1] if self._rank[code] >= self._rare]
+            keys |= {-1 - hash(pair) % _BUCKETS for pair in combinations(frequent, 2)}
+        return keys
 
     def _post(self) -> None:
         """Enter the texts added since the last question into the inverted index.
@@ -126,19 +148,28 @@ class RougeIndex:
             by_rarity = sorted(range(len(self._rank)), key=lambda code: frequency[code])
             for rank, code in enumerate(by_rarity):
                 self._rank[code] = rank
-            self._postings, self._posted = {}, 0
+            self._rare = sum(frequency[code] <= self._frequent for code in by_rarity)
+            self._postings, self._posted, self._longest_paired = {}, 0, 0
         for row in range(self._posted, len(self._rows)):
-            for code in self._rarest(self._rows[row]):
-                self._postings.setdefault(code, array("q")).append(row)
+            codes = self._rows[row]
+            _, count = _bounds(len(codes), self._threshold)
+            # A text that one shared token can make a match has no second one for certain.
+            paired = count < min(_PAIRED, len(codes))
+            if paired:
+                self._longest_paired = max(self._longest_paired, len(codes))
+            for key in self._keys(codes, pairs=paired, single=not paired):
+                self._postings.setdefault(key, array("q")).append(row)
         self._posted = len(self._rows)
 
     def _near(self, codes: list[int]) -> list[int]:
         """The rows that no bound excludes, in the order they were added."""
-        lists = [self._postings[code] for code in self._rarest(codes) if code in self._postings]
+        limits, _ = _bounds(len(codes), self._threshold)
+        shortest = int(np.argmax(limits >= 0))  # of the texts that can match
+        keys = self._keys(codes, pairs=shortest <= self._longest_paired, single=True)
+        lists = [self._postings[key] for key in keys if key in self._postings]
         if not lists:
             return []
         rows = np.concatenate([np.frombuffer(rows, np.int64) for rows in lists])
-        limits, _ = _bounds(len(codes), self._threshold)
         limit = limits[np.minimum(np.frombuffer(self._lengths, np.int64)[rows], len(limits) - 1)]
         rows, limit = rows[limit >= 0], limit[limit >= 0]
         signatures = np.frombuffer(self._signatures, np.uint64).reshape(len(self._rows), -1)[rows]

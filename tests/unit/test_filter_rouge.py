@@ -30,9 +30,9 @@ def loop(texts: list[str], threshold: float) -> list[Match | None]:
     return found
 
 
-def index(texts: list[str], threshold: float) -> list[Match | None]:
+def index(texts: list[str], threshold: float, frequent: int = 1_000) -> list[Match | None]:
     """The same by the index."""
-    seen = RougeIndex(threshold)
+    seen = RougeIndex(threshold, frequent)
     found: list[Match | None] = []
     for number, text in enumerate(texts):
         found.append(seen.find(text))
@@ -64,9 +64,12 @@ def related_texts(draw: st.DrawFn) -> list[str]:
 @given(
     related_texts(),
     st.sampled_from([0.05, 0.3, 0.5, 2 / 3, 0.7, 0.75, 0.8, 0.9, 10 / 11, 0.95, 20 / 21, 1.0]),
+    st.sampled_from([0, 1, 3, 1_000]),
 )
-def test_every_decision_row_and_score_is_that_of_the_loop(texts: list[str], threshold: float) -> None:
-    assert index(texts, threshold) == loop(texts, threshold)
+def test_every_decision_row_and_score_is_that_of_the_loop(
+    texts: list[str], threshold: float, frequent: int
+) -> None:
+    assert index(texts, threshold, frequent) == loop(texts, threshold)
 
 
 @settings(max_examples=200, deadline=None)
@@ -81,7 +84,8 @@ def test_tokens_are_those_of_rouge_score(text: str) -> None:
     assert tokenise(text) == tokenize(text, None)
 
 
-def test_texts_of_hundreds_of_words_are_decided_as_by_the_loop() -> None:
+@pytest.mark.parametrize("frequent", [0, 4, 1_000])
+def test_texts_of_hundreds_of_words_are_decided_as_by_the_loop(frequent: int) -> None:
     draw = random.Random(7)
     vocabulary = [f"w{number}" for number in range(400)]
     texts: list[list[str]] = [draw.choices(vocabulary, k=length) for length in (250, 256, 300, 420)]
@@ -95,7 +99,7 @@ def test_texts_of_hundreds_of_words_are_decided_as_by_the_loop() -> None:
         texts.append(draw.sample(base, len(base)))
     rows = [" ".join(words) for words in texts]
     for threshold in (0.8, 0.95):
-        found = index(rows, threshold)
+        found = index(rows, threshold, frequent)
         assert found == loop(rows, threshold)
         assert 0 < sum(match is not None for match in found) < len(rows) - 4
 
@@ -144,10 +148,11 @@ def test_an_empty_index_finds_nothing() -> None:
     assert RougeIndex(0.95).find("anything") is None
 
 
-def test_questions_between_additions_change_no_answer() -> None:
+@pytest.mark.parametrize("frequent", [0, 10, 1_000])
+def test_questions_between_additions_change_no_answer(frequent: int) -> None:
     draw = random.Random(3)
     texts = [" ".join(draw.choices("abcdefghij", k=draw.randrange(1, 9))) for _ in range(300)]
-    asked, silent = RougeIndex(0.7), RougeIndex(0.7)
+    asked, silent = RougeIndex(0.7, frequent), RougeIndex(0.7)
     for number, text in enumerate(texts):
         asked.find(f"{text} new{number}")
         asked.add(str(number), text)
