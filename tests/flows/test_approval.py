@@ -138,6 +138,28 @@ def test_approved_in_the_form_the_run_goes_on_where_it_was(deployed):
 
 
 @pytest.mark.slow
+def test_rejected_in_the_form_the_run_records_it_with_the_reason_and_ends(deployed):
+    run = deployed.submit("refused")
+    assert deployed.execute(run) is None
+    assert deployed.answer(run, answer="perhaps", reason="no such answer") == "REJECT"
+    assert deployed.answer(run, answer="reject", reason="too <terse>", by="Cy") == "ACCEPT"
+    result = deployed.execute(run)
+    assert (result.status, result.metrics["promotion/promoted"]) == ("completed", 0.0)
+    assert result.decision.startswith("Version 1 was not promoted; better: ")
+    assert result.decision.endswith("; not approved by Cy: too <terse>")
+    assert deployed.registry("refused").at(CHAMPION) is None
+    assert deployed.registry("refused").unfinished() == []
+    tags = tags_of(deployed, "refused")
+    assert (tags["approval"], tags["approval.by"], tags["approval.reason"]) == (
+        "rejected",
+        "Cy",
+        "too <terse>",
+    )
+    client = deployed.registry("refused")._client
+    assert client.get_run(result.mlflow_run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
 def test_rejected_by_command_it_is_recorded_with_the_reason_and_the_run_ends(deployed, capsys):
     run = deployed.submit("commanded")
     assert deployed.execute(run) is None

@@ -57,6 +57,7 @@ class Command:
             return [state for (state,) in database.execute(query)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_message_and_leaves_nothing_running(loop):
     first = Command(loop)
     children = first.until_trained(2)

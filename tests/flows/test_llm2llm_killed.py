@@ -77,6 +77,7 @@ def test_a_training_process_that_is_killed_alone_is_started_again_and_resumes(lo
     assert without_places(result) == without_places(long_undisturbed)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_on_one_store_end_alike(loop, finished):
     _, undisturbed = finished
     first, second = loop.start(), loop.start()

@@ -43,6 +43,7 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_reports(alone, inpu
     assert max(float(part.abs().max()) for name, part in moved.items() if "lora_B" in name) > 1e-2
 
 
+@pytest.mark.slow
 def test_a_training_of_two_of_which_one_is_killed_is_finished_by_one(alone, inputs, tmp_path):
     store = Store(str(tmp_path))
     work = kill_at("update", CONFIG, inputs, store, processes=2)
@@ -70,7 +71,8 @@ def unsharded(tmp_path_factory: pytest.TempPathFactory, inputs: PolicyTrainingIn
     return result
 
 
-@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_shards_a_training_and_a_kill_changes_nothing(stage, unsharded, inputs, tmp_path):
     zero = {"stage": stage} | ({"stage3_param_persistence_threshold": 0} if stage == 3 else {})
     file = tmp_path / "zero.json"

@@ -221,6 +221,7 @@ def tiny(config: dict[str, Any], model: Path) -> dict[str, Any]:
     return dict(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_outlives_down_and_up_and_only_what_died_is_started_again(service, tiny_model):
     assert service.up() == {"prefect": "started", "mlflow": "started", "worker": "started"}
