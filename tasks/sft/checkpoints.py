@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.core.errors import UserError
 from tasks.core.launching.termination import EndedEarly, heeding_termination
 from tasks.core.stage import Report
+from tasks.sft.zero_checkpoints import read_universal
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -16,34 +17,42 @@ if TYPE_CHECKING:
 _WHOLE = "whole.json"  # written into a checkpoint after everything else: a torn one is never resumed from
 
 
-def newest_whole(checkpoints: Path, arguments: Any = None) -> str | None:
-    """The newest checkpoint that was written in full, to resume from; None when there is none.
+class _Sharing(NamedTuple):
+    """How a training is shared, as far as its checkpoints hang on it: ZeRO's stage, 0 for none, and its processes."""
 
-    Raises UserError when the trainer's `arguments` share the training in another way than that checkpoint did, which
-    cannot be read then: parts of ZeRO are of one number of processes and one stage. Without DeepSpeed any number of
-    processes goes on from it.
-    """
+    stage: int
+    processes: int
+
+    def __str__(self) -> str:
+        return f"by ZeRO-{self.stage} among {self.processes} processes" if self.stage else "without DeepSpeed"
+
+
+def newest_whole(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written in full, to resume from; None when there is none."""
     whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{_WHOLE}")]
-    if not whole:
-        return None
-    newest = max(whole, key=lambda path: int(path.name.split("-")[1]))
-    before = str(json.loads((newest / _WHOLE).read_text(encoding="utf-8")).get("layout", ""))
-    if arguments is not None and before != _layout(arguments):
-        raise UserError(
-            f"this training was shared {before or 'without DeepSpeed'} until it was interrupted, and cannot go on "
-            f"{_layout(arguments) or 'without DeepSpeed'}",
-            field="launch.processes",
-            mend=f"start it in the same way again, or remove {checkpoints}, and it begins anew",
-        )
-    return str(newest)
+    return max(whole, key=lambda path: int(path.name.split("-")[1])) if whole else None
 
 
 def train_to_the_end(trainer: Any, checkpoints: Path) -> None:
     """Train, from the newest whole checkpoint on if there is one. Asked to end (SIGTERM) it ends behind a checkpoint of
-    the step it is in, by an EndedEarly."""
+    the step it is in, by an EndedEarly.
+
+    Any number of processes goes on from a checkpoint, but only with the stage of ZeRO that it was written with.
+    Raises UserError for another stage.
+    """
+    if newest := newest_whole(checkpoints):
+        before, now = _read_sharing(newest), _sharing(trainer.args)
+        if before.stage != now.stage:
+            raise UserError(
+                f"this training was shared {before} until it was interrupted, and cannot go on {now}",
+                field="training.deepspeed",
+                mend=f"start it with the same DeepSpeed layout again, or remove {checkpoints}, and it begins anew",
+            )
+        if now.stage and before.processes != now.processes:
+            read_universal(newest, trainer)
     with heeding_termination() as asked:
         trainer.add_callback(_ending_when(asked))
-        trainer.train(resume_from_checkpoint=newest_whole(checkpoints, trainer.args))
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 
 
 def _ending_when(asked: Callable[[], bool]) -> "TrainerCallback":
@@ -65,12 +74,16 @@ def _ending_when(asked: Callable[[], bool]) -> "TrainerCallback":
     return Ending()
 
 
-def _layout(arguments: Any) -> str:
-    """How a training is shared, as far as its checkpoints hang on it."""
-    if not arguments.deepspeed:
-        return ""
-    stage = arguments.hf_deepspeed_config.get_value("zero_optimization.stage", 0)
-    return f"by ZeRO-{stage} among {arguments.world_size} processes"
+def _sharing(arguments: Any) -> _Sharing:
+    stage = (
+        arguments.hf_deepspeed_config.get_value("zero_optimization.stage", 0) if arguments.deepspeed else 0
+    )
+    return _Sharing(stage, arguments.world_size)
+
+
+def _read_sharing(checkpoint: Path) -> _Sharing:
+    facts = json.loads((checkpoint / _WHOLE).read_text(encoding="utf-8"))
+    return _Sharing(facts.get("stage", 0), facts.get("processes", 1))
 
 
 def reporting(report: Report) -> "TrainerCallback":
@@ -91,7 +104,7 @@ def reporting(report: Report) -> "TrainerCallback":
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-                facts = {"step": state.global_step, "layout": _layout(args)}
+                facts = {"step": state.global_step, **_sharing(args)._asdict()}
                 (folder / _WHOLE).write_text(json.dumps(facts), encoding="utf-8")
 
     return Reporting()

@@ -1,5 +1,6 @@
 """What every trainer of TRL and transformers is told in the same way."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,18 @@ def be_deterministic() -> None:
 def join_processes(arguments: Any) -> None:
     """Let DeepSpeed find the other processes by a trainer's `arguments`; call it before the model is loaded, of which
     with ZeRO-3 each process loads a part."""
-    if not arguments.deepspeed or arguments.world_size == 1:
+    if not arguments.deepspeed:
         return
     import deepspeed
+    import torch
 
+    if arguments.world_size == 1:
+        # Alone in its group, of which nobody else has to know the address: without one DeepSpeed asks MPI for it.
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        os.environ.setdefault("LOCAL_RANK", "0")
+        torch.distributed.init_process_group(
+            backend, store=torch.distributed.HashStore(), rank=0, world_size=1
+        )
     deepspeed.init_distributed()
 
 

@@ -114,12 +114,14 @@ def interrupted(folder: Path, model: ModelRef, rows: DatasetRef, processes: int,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_any_number_of_processes_goes_on_from_a_checkpoint(
-    tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef, before: int, after: int
+    tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef, before: int, after: int, layout: str
 ):
     long = {"epochs": 40}  # so that it has not ended by the time it is asked to
     undisturbed, expected = train(tmp_path / "undisturbed", tiny_ref, rows, 1, **long)
+    long["deepspeed"] = layout
     interrupted(tmp_path / "here", tiny_ref, rows, before, **long)
     losses, weights = train(tmp_path / "here", tiny_ref, rows, after, **long)
     assert 0 < len(losses) < len(undisturbed) == 120
@@ -128,7 +130,7 @@ def test_any_number_of_processes_goes_on_from_a_checkpoint(
 
 
 @pytest.mark.slow
-def test_parts_of_zero_are_not_read_in_another_layout(tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef):
+def test_parts_of_zero_are_not_read_by_another_stage(tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef):
     interrupted(tmp_path, tiny_ref, rows, 2, deepspeed="zero2")
     with pytest.raises(UserError, match="by ZeRO-2 among 2 processes") as error:
         train(tmp_path, tiny_ref, rows, 1)

@@ -224,7 +224,7 @@ def test_training_resumes_from_the_newest_whole_checkpoint_to_the_same_weights(b
     rows = ROWS * 3  # eight steps, or fewer, are an epoch: it is resumed in the middle of a later one
     undisturbed = bench.train("undisturbed", rows, **settings)
     checkpoints = bench.folder / "undisturbed" / "checkpoints"
-    assert newest_whole(checkpoints) == str(checkpoints / "checkpoint-12")
+    assert newest_whole(checkpoints) == checkpoints / "checkpoint-12"
     # As a kill after step 11 leaves it: what came after the checkpoint of step 10 is lost.
     (checkpoints / "checkpoint-12" / "whole.json").unlink()
     resumed = bench.train("undisturbed", rows, **settings)

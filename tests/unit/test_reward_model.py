@@ -187,7 +187,7 @@ def test_training_resumes_from_the_newest_whole_checkpoint_to_the_same_weights(
     settings = {"method": method, "batching": batching, "max_steps": 12, "checkpoint_steps": 5}
     undisturbed = train_reward(tmp_path, tiny_ref, TRAIN[:14], **settings)
     checkpoints = tmp_path / "checkpoints"
-    assert newest_whole(checkpoints) == str(checkpoints / "checkpoint-12")
+    assert newest_whole(checkpoints) == checkpoints / "checkpoint-12"
     # As a kill after step 11 leaves it: what came after the checkpoint of step 10 is lost.
     (checkpoints / "checkpoint-12" / "whole.json").unlink()
     events: list[dict] = []
