@@ -99,12 +99,13 @@ def main() -> None:
             f"teacher's rate {metrics['words/f1_at_rate']:.3f} (random {metrics['words/kept_share']:.3f})"
         )
         for name, row in rows.items():
-            less = (
-                f"{row['less whole']:+.1%} ({row['less whole, low']:+.1%} to {row['less whole, high']:+.1%})"
-            )
+            less = ""
+            if name != "whole prompts":
+                low, high = row["less whole, low"], row["less whole, high"]
+                less = f"{row['less whole']:+.1%} ({low:+.1%} to {high:+.1%})"
             print(
                 f"{name:22} {row['accuracy']:6.1%} ({row['low']:.1%} to {row['high']:.1%})  kept {row['kept']:.3f}  "
-                f"{row['prompt tokens']:>7,} prompt tokens  {less if name != 'whole prompts' else ''}",
+                f"{row['prompt tokens']:>7,} prompt tokens  {less}",
                 flush=True,
             )
         without = looped(teacher, "")["metrics"]
