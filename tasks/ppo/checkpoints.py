@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tasks.core.errors import UserError
 from tasks.ppo.kl_control import KLController
-from tasks.ppo.masked import process_count
-from tasks.ppo.processes import from_first, process_number, wait_for_all
+from tasks.ppo.processes import from_first, process_number
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.running_moments import RunningMoments
 from tasks.ppo.saving import load_trained_weights, save_trained_weights
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 _STATE = "state.json"
+_OPTIMIZER = "optimizer.safetensors"
 
 
 class TrainingState(BaseModel):
@@ -39,7 +38,7 @@ def save_checkpoint(
 ) -> None:
     """Write `folder`/step-N in whole or not at all, and remove what came before it.
 
-    Every process has to call it: the first writes, and of a sharded optimizer each its own part.
+    Every process has to call it; the first writes. What is written hangs on neither their number nor the sharding.
     """
     torn = folder / f"torn-{state.step}"
     first, sharded = process_number() == 0, isinstance(optimizer, ShardedOptimizer)
@@ -49,13 +48,10 @@ def save_checkpoint(
         if first:
             shutil.rmtree(torn, ignore_errors=True)
             save_trained_weights(roles, torn)
-    if sharded:
-        wait_for_all()
-    _save_optimizer(optimizer, torn)
-    if sharded:
-        wait_for_all()
+    values = optimizer.state_dict()["state"]
     if not first:
         return
+    _save_optimizer(values, torn / _OPTIMIZER)
     (torn / _STATE).write_text(state.model_dump_json(), encoding="utf-8")
     torn.rename(folder / f"step-{state.step}")
     for older in _whole(folder)[:-1]:
@@ -73,7 +69,6 @@ def load_checkpoint(
     optimizer that `make` makes of the weights as they are then.
 
     Every process has to call it; the first says which is the newest, for others may see a shared folder as it was.
-    Raises UserError for a sharded optimizer of another number of processes.
     """
     newest = from_first(next((path.name for path in reversed(_whole(folder))), None))
     if newest is None:
@@ -82,43 +77,31 @@ def load_checkpoint(
     state = TrainingState.model_validate(json.loads((place / _STATE).read_text(encoding="utf-8")))
     load_trained_weights(roles, place)
     optimizer = make()
-    _load_optimizer(optimizer, place)
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": _load_optimizer(place / _OPTIMIZER)})
     controller.load_state_dict(state.controller)
     moments.load_state_dict(state.moments)
     return state, optimizer
 
 
-def _file(optimizer: "Optimizer | ShardedOptimizer") -> str:
-    if isinstance(optimizer, ShardedOptimizer):
-        return f"optimizer-{process_number()}-of-{process_count()}.safetensors"
-    return "optimizer.safetensors"
-
-
-def _save_optimizer(optimizer: "Optimizer | ShardedOptimizer", folder: Path) -> None:
+def _save_optimizer(state: dict[int, dict[str, Any]], file: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {
         f"{number}.{name}": tensor.detach().contiguous()
-        for number, values in optimizer.state_dict()["state"].items()
+        for number, values in state.items()
         for name, tensor in values.items()
     }
-    save_file(tensors, folder / _file(optimizer))
+    save_file(tensors, file)
 
 
-def _load_optimizer(optimizer: "Optimizer | ShardedOptimizer", folder: Path) -> None:
+def _load_optimizer(file: Path) -> dict[int, dict[str, Any]]:
     from safetensors.torch import load_file
 
-    if not (folder / _file(optimizer)).exists():
-        raise UserError(
-            f"the checkpoint {folder} was not written by {process_count()} processes with the same sharding",
-            field="launch.processes",
-            mend="go on with as many processes as before, or remove the checkpoint",
-        )
-    values: dict[int, dict[str, Any]] = {}
-    for name, tensor in load_file(folder / _file(optimizer)).items():
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in load_file(file).items():
         number, _, part = name.partition(".")
-        values.setdefault(int(number), {})[part] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": values})
+        state.setdefault(int(number), {})[part] = tensor
+    return state
 
 
 def _whole(folder: Path) -> list[Path]:

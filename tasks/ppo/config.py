@@ -76,8 +76,8 @@ class PPOConfig(Config):
     score_clip: float = Field(0.0, ge=0.0, le=1e6)
     """Bound scores to ± this, after normalisation; 0 leaves them."""
     deepspeed: str = Field("", json_schema_extra=PLACEMENT)
-    """ZeRO, for adapters and several processes: `zero2`, `zero3`, or a DeepSpeed configuration file; empty trains
-    without."""
+    """ZeRO, for adapters and several processes: `zero2`, `zero3`, or a DeepSpeed configuration file; empty, or one
+    process, trains without."""
     seed: int = Field(0, ge=0, le=2**31)
     """Seed of the sampling and of the order of minibatches."""
 

@@ -9,6 +9,7 @@ from tasks.core.errors import UserError
 from tasks.core.launching.zero import build_operator, read_deepspeed
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.masked import process_count
+from tasks.ppo.processes import process_number
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.roles_config import RolesConfig
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 _STAGES = (2, 3)
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's state of a parameter, beside the number of its steps."""
 
 
 def read_zero(name: str, *, field: str = "ppo.deepspeed") -> dict[str, Any]:
@@ -40,8 +43,8 @@ def check(config: PPOConfig, roles: RolesConfig, processes: int, *, field: str =
     if not config.deepspeed:
         return
     read_zero(config.deepspeed, field=field)
-    if processes == 1:
-        raise UserError("one process has nobody to share with", field=field, mend="raise launch.processes")
+    if processes == 1:  # which has nobody to share with, and trains without
+        return
     if roles.method != "lora" or roles.value == "model":
         raise UserError(
             "DeepSpeed shards one base with adapters on it, no other models beside it",
@@ -68,6 +71,7 @@ class ShardedOptimizer:
         from torch.nn import ModuleList
 
         self._optimizer = optimizer
+        self._parameters = [part for group in optimizer.param_groups for part in group["params"]]
         build_operator()
         self._engine, *_ = deepspeed.initialize(
             model=ModuleList([roles.adapters, roles.head]),
@@ -91,18 +95,59 @@ class ShardedOptimizer:
         return self._optimizer.param_groups
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of this process's parts, by their numbers."""
+        """The whole state by the parameters' numbers, as the optimizer beneath would have it in a lone process."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        step = next(
+            (state["step"] for part in self._parts() if (state := self._optimizer.state.get(part))), None
+        )
+        if step is None:
+            return {"state": {}}
+        self._link_state()
         return {
             "state": {
-                number: dict(self._optimizer.state.get(part, {})) for number, part in enumerate(self._parts())
+                number: {"step": step.cpu().clone()}
+                | {name: safe_get_full_optimizer_state(parameter, name) for name in _MOMENTS}
+                for number, parameter in enumerate(self._parameters)
             }
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the state of the same parts."""
-        for number, part in enumerate(self._parts()):
-            here = {name: tensor.to(part.device) for name, tensor in state["state"][number].items()}
-            self._optimizer.state[part] = here | {"step": here["step"].cpu()}
+        """Go on from a whole state: each process takes its parts of it."""
+        import torch
+
+        whole: dict[int, dict[str, Tensor]] = state["state"]
+        if not whole:
+            return
+        step = next(iter(whole.values()))["step"].cpu()
+        for part in self._parts():
+            empty = {name: torch.zeros_like(part) for name in _MOMENTS}
+            self._optimizer.state[part] = {"step": step.clone()} | empty
+        self._link_state()
+        for number, parameter in enumerate(self._parameters):
+            for name in _MOMENTS:
+                if number in whole:  # one that never had a gradient has no state
+                    self._set_state(parameter, whole[number][name].to(self._engine.device), name)
+
+    def _set_state(self, parameter: "Tensor", value: "Tensor", name: str) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+        from torch.nn.functional import pad
+
+        if self._engine.zero_optimization_stage() == 2:
+            safe_set_full_optimizer_state(parameter, value, name)
+            return
+        # DeepSpeed's own way to the parts of stage 3 fails where the processes do not divide the parameter.
+        size: int = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+        whole = pad(value.flatten(), (0, size * process_count() - value.numel()))
+        begin = size * process_number()
+        safe_set_local_optimizer_state(parameter, whole[begin : begin + size], name)
+
+    def _link_state(self) -> None:
+        """Let each parameter find its piece of the state. DeepSpeed does that behind the first step of the first group
+        of parameters, when the others have no state yet."""
+        if self._engine.zero_optimization_stage() == 2:
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _parts(self) -> "list[Tensor]":
         """What the optimizer beneath sees of the trained weights: flat pieces in float32, of this process alone."""

@@ -12,6 +12,7 @@ from tasks.core.stage import Report
 from tasks.ppo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.kl_control import make_controller
+from tasks.ppo.masked import process_count
 from tasks.ppo.optimisation import update
 from tasks.ppo.optimizer import make_optimizer, set_learning_rates
 from tasks.ppo.processes import share
@@ -119,7 +120,7 @@ def train_policy(
 
 def _optimizer(roles: LanguageModelRoles, config: PPOConfig) -> Any:
     optimizer = make_optimizer(roles, config)
-    if not config.deepspeed:
+    if not config.deepspeed or process_count() == 1:
         return optimizer
     return ShardedOptimizer(roles, optimizer, config.deepspeed, config.max_grad_norm)
 

