@@ -137,7 +137,7 @@ class ShardedOptimizer:
             safe_set_full_optimizer_state(parameter, value, name)
             return
         # DeepSpeed's own way to the parts of stage 3 fails where the processes do not divide the parameter.
-        size: int = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+        size: int = parameter.ds_tensor.numel()
         whole = pad(value.flatten(), (0, size * process_count() - value.numel()))
         begin = size * process_number()
         safe_set_local_optimizer_state(parameter, whole[begin : begin + size], name)
