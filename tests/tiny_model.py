@@ -24,12 +24,13 @@ def build_tiny_model(
     chat: bool = True,
     vocab_texts: Sequence[str] = VOCAB_TEXTS,
     context: int = 2048,
+    width: int = 32,
 ) -> Path:
     """Write weights (safetensors) and tokenizer to `folder` and return it; one seed gives the same weights.
 
     The tokenizer is byte-level BPE, so every text can be encoded. With `chat` it has a ChatML template and
     ends a turn with `<|im_end|>`; without, it has no template and ends with `<eos>`. `context` is the model's
-    longest sequence in tokens.
+    longest sequence in tokens, `width` the length of its hidden states.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -53,8 +54,8 @@ def build_tiny_model(
 
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

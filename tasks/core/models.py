@@ -113,18 +113,22 @@ def torch_dtype(precision: Precision) -> Any:
     return torch.bfloat16 if fast else torch.float32  # bfloat16 is several times slower on most CPUs
 
 
-def four_bit_config(dtype: Any) -> Any:
-    """NF4 with double quantisation, computing in `dtype`. Raises UserError where bitsandbytes is missing."""
+def check_four_bit(*, field: str) -> None:
+    """Raise UserError, which names `field`, where bitsandbytes is missing."""
     import importlib.util
-
-    from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             "4-bit weights need bitsandbytes, which is not installed",
-            field="training.method",
+            field=field,
             mend="pip install 'loopwright[bitsandbytes]', or choose `lora`",
         )
+
+
+def four_bit_config(dtype: Any) -> Any:
+    """NF4 with double quantisation, computing in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

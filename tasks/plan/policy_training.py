@@ -13,7 +13,7 @@ from tasks.plan.activations import (
 )
 from tasks.plan.architecture import Architecture, Linear
 from tasks.plan.generating import writing
-from tasks.plan.memory import Machine, Memory, Trained, fullest
+from tasks.plan.memory import Machine, Memory, Trained, fullest, weight_bytes
 from tasks.plan.sharing import placed, rows_of_device, zero_section
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.heads import ROWS
@@ -48,11 +48,13 @@ def policy_training(
 ) -> Memory:
     """PPO at its fullest moment, with prompts of `prompt` tokens and responses of the greatest length."""
     number = machine.bytes_of(roles.precision)
-    lora, value = roles.method == "lora", roles.value
+    lora, four_bit, value = roles.method != "full", roles.method == "qlora", roles.value
     if not lora and value == "adapter":
         value = "model"
     body = shape.body_parameters()
-    weights, adapters = float(number * shape.parameters()), 0.0
+    weights, adapters = weight_bytes(shape, shape.parameters(), number, four_bit=four_bit), 0.0
+    if four_bit:
+        weights += number * max(linear.inputs * linear.outputs for linear in shape.linears())  # one in use
     policy, policy_pass = Trained(shape.parameters(), number), Training(number)
     if lora:
         policy, policy_pass = _adapter(shape, roles.adapter, number, "roles.adapter.modules")

@@ -48,8 +48,7 @@ def _candidates(config: Config, stage: StagePlan) -> Iterator[Change]:
         yield {f"{part}.gradient_checkpointing": True}
         if setting(config, f"{part}.method") == "full":
             yield {f"{part}.method": "lora"}
-        if stage.kind == "fine-tune":
-            yield {f"{part}.method": "qlora"}
+        yield {f"{part}.method": "qlora"}
     if stage.kind == "ppo":
         yield from (
             {"ppo.micro_batch_size": rows} for rows in _fewer(setting(config, "ppo.micro_batch_size"))
@@ -59,6 +58,7 @@ def _candidates(config: Config, stage: StagePlan) -> Iterator[Change]:
         if setting(config, "roles.value") == "model":
             yield {"roles.value": "adapter"}
         yield {"reward_model.method": "lora"}
+        yield {"roles.method": "qlora"}
 
 
 def _fewer(rows: int) -> Iterator[int]:

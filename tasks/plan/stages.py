@@ -130,7 +130,7 @@ def _reward(config: Any) -> Reward:
     """Who plays the reward model beside the policy (`tasks.ppo.stage`): an adapter where it was trained on one."""
     if config.reward.by != "model":
         return Reward("verifier")
-    if config.roles.method == "lora" and config.reward_model.method == "lora":
+    if "full" not in (config.roles.method, config.reward_model.method):
         return Reward("adapter", config.reward_model.adapter)
     return Reward("model")
 

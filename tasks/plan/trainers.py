@@ -64,8 +64,8 @@ def _training(
     else:
         adapted = shape.adapted(config.adapter, field=f"{part}.adapter.modules")
         size = shape.adapter_parameters(config.adapter.rank, adapted)
-        # PEFT keeps adapters in float32; TRL makes those on 4-bit weights bfloat16.
-        trained = Trained(size, number if four_bit else FLOAT32)
+        # PEFT keeps adapters in float32; TRL makes a student's on 4-bit weights bfloat16.
+        trained = Trained(size, number if four_bit and part == "training" else FLOAT32)
         autocast = number < FLOAT32 and not four_bit
         training = Training(number, adapted, config.adapter.rank, copies="autocast" if autocast else "shared")
         static = Memory(weights=weights, adapters=size * (trained.number + (number if autocast else 0)))

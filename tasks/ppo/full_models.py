@@ -51,7 +51,7 @@ def load_roles(
     config: RolesConfig, base: ModelRef, reward: ModelRef | None, *, temperature: float = 1.0
 ) -> LanguageModelRoles:
     """The roles as `config.method` says. See `load_shared_base` and `load_full_models`."""
-    load = load_shared_base if config.method == "lora" else load_full_models
+    load = load_full_models if config.method == "full" else load_shared_base
     return load(config, base, reward, temperature=temperature)
 
 

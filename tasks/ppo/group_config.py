@@ -78,7 +78,7 @@ def check_group(
             field=f"{own}.clip_high",
             mend="set it above 1; its authors take 5",
         )
-    if roles.method == "lora" and "lm_head" in [name.strip() for name in roles.adapter.modules.split(",")]:
+    if roles.method != "full" and "lm_head" in [name.strip() for name in roles.adapter.modules.split(",")]:
         raise UserError(
             f"{algorithm} cannot train an adapter on the output layer",
             field="roles.adapter.modules",

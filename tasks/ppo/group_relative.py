@@ -61,7 +61,7 @@ def load_group_policy(
     check_roles(roles)
     check_group(config, group, roles)
     check_bases(base, None)
-    model = load_model(base, precision=roles.precision)
+    model = load_model(base, precision=roles.precision, four_bit=roles.method == "qlora")
     return GroupPolicy(model, base, config.temperature, nullcontext())
 
 
@@ -105,7 +105,7 @@ def make_group_trainer(
     places = batch_of(0, asked, len(prompts), config.seed)
     episodes = GroupEpisodes(config, group.responses, policy.sampler(config, tokenizer), score, prompts)
     adapter = None
-    if roles.method == "lora":
+    if roles.method != "full":
         adapter = lora_config(roles.adapter, policy.model, field="roles.adapter.modules")
     return on_episodes(kind, episodes, config.seed)(
         model=policy.model,
@@ -147,7 +147,7 @@ def train_group_relative(
     figures = figures_of_steps(trainer.state.log_history, config, group)
     if trainer.is_world_process_zero():
         shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed here has left
-    base = policy.base if roles.method == "lora" else None
+    base = policy.base if roles.method != "full" else None
     save_trained(trainer, folder, base, tokenizer)
     model = ModelRef(uri=str(folder), digest=folder_digest(folder), base=base, facts=policy.base.facts)
     return Trained(figures, group_warning_signs(figures[-1], config), progress.stopped), model

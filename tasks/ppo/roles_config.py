@@ -6,15 +6,16 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.errors import UserError
-from tasks.core.models import Precision
+from tasks.core.models import Precision, check_four_bit
 from tasks.sft.adapter import AdapterConfig
 
 
 class RolesConfig(Config):
     """What plays the roles of policy, value, reward and reference."""
 
-    method: Literal["lora", "full"] = "lora"
-    """One frozen base with an adapter for each role (PERL), or a full model for each, for comparison."""
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """One frozen base with an adapter for each role (PERL), the same with a base of 4-bit weights (needs bitsandbytes),
+    or a full model for each, for comparison."""
     adapter: AdapterConfig = AdapterConfig()
     """The policy's adapter, for `lora`. PERL trains the attention projections (`q_proj,k_proj,v_proj,o_proj`)."""
     value: Literal["adapter", "trunk", "model"] = "adapter"
@@ -36,6 +37,8 @@ class RolesConfig(Config):
 def check(config: RolesConfig, *, field: str = "roles") -> None:
     """Raise UserError for settings that contradict each other, before anything is loaded. `field` is where `config`
     stands in the flow's configuration."""
+    if config.method == "qlora":
+        check_four_bit(field=f"{field}.method")
     for name in ("adapter", "value_adapter"):
         adapter: AdapterConfig | None = getattr(config, name)
         if adapter is not None and adapter.dropout:

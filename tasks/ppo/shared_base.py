@@ -56,7 +56,7 @@ def load_shared_base(
 
     check(config)
     check_bases(base, reward)
-    causal = load_model(base, precision=config.precision)
+    causal = load_model(base, precision=config.precision, four_bit=config.method == "qlora")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         # Both before the first is added: then the matrices no longer have their own names.

@@ -90,7 +90,7 @@ def run(
     group_relative = config.ppo.algorithm in GROUP_RELATIVE
     # TRL's trainers hold the policy alone: there a reward model reads the texts, whatever its base.
     reward = inputs.reward_model if _shares_base(config, inputs) and not group_relative else None
-    if config.roles.method == "lora":
+    if config.roles.method != "full":
         check_bases(inputs.model, reward)
     examples = read_examples(inputs.prompts)
     roles: GroupPolicy | LanguageModelRoles

@@ -1,11 +1,11 @@
 """The network of a reward model: a language model's body with a head of one number in place of its vocabulary."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
-from tasks.core.models import Precision, load_model, load_tokenizer, torch_dtype
+from tasks.core.models import Precision, four_bit_config, load_model, load_tokenizer, torch_dtype
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 
@@ -16,22 +16,26 @@ HEAD = "score"
 """The head's name in every decoder of transformers. It begins at random, so it has to train."""
 
 
-def load_classifier(ref: ModelRef, *, precision: Precision, padding: int) -> "PreTrainedModel":
+def load_classifier(
+    ref: ModelRef, *, precision: Precision, padding: int, four_bit: bool = False
+) -> "PreTrainedModel":
     """The full weights of `ref` with a head of one output, random (from torch's seed) where `ref` has none.
 
-    `padding` is the id the model takes for padding (see `padding_token`). Raises UserError for an architecture
+    `padding` is the id the model takes for padding (see `padding_token`); `four_bit` quantises all matrices but the
+    head to NF4. Raises UserError for an architecture
     that has no such head.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     folder, trust = fetch(ref), bool(ref.facts.get("trust_remote_code", False))
     known = AutoConfig.from_pretrained(folder, num_labels=1, trust_remote_code=trust)
+    options: dict[str, Any] = {"dtype": torch_dtype(precision)}
+    if four_bit:
+        options["quantization_config"] = four_bit_config(options["dtype"])
+        options["quantization_config"].llm_int8_skip_modules = [HEAD]
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=known,
-            dtype=torch_dtype(precision),
-            trust_remote_code=trust,
+            folder, config=known, trust_remote_code=trust, **options
         )
     except ValueError as error:
         raise UserError(

@@ -53,8 +53,8 @@ class PreferenceConfig(Config):
 class RewardTrainingConfig(OptimiserConfig):
     """How the reward model is trained."""
 
-    method: Literal["lora", "full"] = "lora"
-    """Train an adapter and the head (PERL), or all weights."""
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """Train an adapter and the head (PERL), the same on 4-bit weights (needs bitsandbytes), or all weights."""
     learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
     """Peak learning rate. Full fine-tuning wants less (1e-5) than an adapter."""
     epochs: float = Field(1.0, gt=0.0, le=1000.0)

@@ -91,10 +91,10 @@ def run(
     be_deterministic()
     processes = PartialState(cpu=not torch.cuda.is_available())
     # An adapter needs its base for good; full weights are trained away from theirs.
-    place = out / "base" if config.method == "lora" else out.parent / "merged"
+    place = out / "base" if config.method != "full" else out.parent / "merged"
     base = full_weights(inputs.model, place, config.precision)
     folder = out / "model"
-    lies_on = base if config.method == "lora" else None
+    lies_on = base if config.method != "full" else None
     training = train(config, base, tokenizer, rows, folder, report, base=lies_on)
 
     trained = ModelRef(

@@ -75,20 +75,25 @@ def _trainer(
         "max_length": None,  # the rows fit already; the trainer would leave long ones out
         "remove_unused_columns": False,  # the order by length needs its column
         # It takes the adapter's too.
-        "disable_dropout": not (config.method == "lora" and config.adapter.dropout),
+        "disable_dropout": not (config.method != "full" and config.adapter.dropout),
     }
     # Before the model: by them a process knows its device, and whether weights are loaded in parts (ZeRO-3).
     arguments = RewardConfig(**keywords)
     join_processes(arguments)
     set_seed(config.seed)  # the head begins at random
-    model = load_classifier(start, precision=config.precision, padding=padding_token(tokenizer))
+    model = load_classifier(
+        start,
+        precision=config.precision,
+        padding=padding_token(tokenizer),
+        four_bit=config.method == "qlora",
+    )
     adapter = None
-    if config.method == "lora":  # the head begins at random: it is trained and saved whole
+    if config.method != "full":  # the head begins at random: it is trained and saved whole
         adapter = lora_config(config.adapter, model, field="reward_model.adapter.modules", head=HEAD)
     padded = deepcopy(tokenizer)  # the trainer makes its padding the model's
     padded.pad_token = padded.convert_ids_to_tokens(padding_token(tokenizer))
     lengths = [max(map(len, row.values())) for row in rows]
-    return sharing(repeatable(RewardTrainer), mean=True)(
+    trainer = sharing(repeatable(RewardTrainer), mean=True)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([*rows]).add_column("length", lengths),
@@ -96,3 +101,10 @@ def _trainer(
         peft_config=adapter,
         callbacks=callbacks,
     )
+    if config.method == "qlora":
+        for parameter in trainer.model.parameters():
+            if (
+                parameter.requires_grad
+            ):  # TRL makes them bfloat16, and the head meets states in another format
+                parameter.data = parameter.data.float()
+    return trainer

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tasks.core.errors import UserError
 from tasks.core.launching.zero import read_deepspeed
-from tasks.core.models import four_bit_config
+from tasks.core.models import check_four_bit
 from tasks.sft.adapter import AdapterConfig
 from tasks.sft.optimiser_config import OptimiserConfig, placed
 from tasks.sft.shared_batches import check_share
@@ -40,8 +40,6 @@ def check(config: TrainingConfig, *, has_validation: bool, processes: int = 1) -
             field="training.batching",
             mend="choose `length`",
         )
-    if config.method == "qlora":
-        four_bit_config("float32")
     check_processes(config, processes, field="training")
 
 
@@ -49,6 +47,8 @@ def check_processes(config: OptimiserConfig, processes: int, *, field: str) -> N
     """Raise UserError when a training with these settings, which stand in `field`, cannot be shared by so many
     processes."""
     check_share(config.batch_size, processes, field="launch.processes")
+    if config.method == "qlora":
+        check_four_bit(field=f"{field}.method")
     if config.deepspeed:
         read_deepspeed(config.deepspeed, field=f"{field}.deepspeed")
         if config.method == "qlora":
