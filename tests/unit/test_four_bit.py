@@ -1,4 +1,4 @@
-"""Adapters on 4-bit weights (QLoRA): fine-tuning, reward model and policy train them, and leave the weights as they are."""
+"""Adapters on 4-bit weights (QLoRA): a student, a reward model and a policy train them."""
 
 from importlib.util import find_spec
 from pathlib import Path
