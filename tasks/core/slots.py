@@ -4,6 +4,7 @@ A slot is one of a global concurrency limit on Prefect's server, which `make up`
 on a flow's temporary server, nothing is taken.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -37,10 +38,26 @@ def gpu_slot(say: Say) -> Iterator[None]:
         yield
         return
     with ExitStack() as held:
-        with ExitStack() as place:
+        with ExitStack() as place, _refusals_unlogged():
             _wait(place, NEXT_IN_LINE, slots, say)
             _wait(held, GPU_SLOTS, slots, say)
         yield
+
+
+@contextmanager
+def _refusals_unlogged() -> Iterator[None]:
+    """Keep out of the log that a slot is taken: Prefect writes an error each time it is asked, and we say it once a
+    minute. What else goes wrong is raised."""
+
+    def by_others(record: logging.LogRecord) -> bool:
+        return "ConcurrencySlotAcquisition" not in record.getMessage()
+
+    logger = logging.getLogger("prefect._internal.concurrency")
+    logger.addFilter(by_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(by_others)
 
 
 def _slots() -> int | None:

@@ -1,5 +1,6 @@
 """GPU slots on a real Prefect server: calls that load a model take turns, wherever they run; others do not wait."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -117,6 +118,32 @@ def test_two_flows_share_one_slot_say_that_they_wait_and_both_end(limits, tmp_pa
     assert most_under_way(lines) == 1
     assert sorted(text for word, text in lines if word == "end") == ["four", "one", "three", "two"]
     assert limits.taken() == 0
+
+
+def test_that_a_slot_is_taken_is_said_and_is_no_error_in_the_log(limits):
+    limits.make(1)
+    lease = limits.take()
+    said: list[str] = []
+    logged: list[logging.LogRecord] = []
+    handler, logger = logging.Handler(), logging.getLogger("prefect._internal.concurrency")
+    handler.emit = logged.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+
+    def wait() -> None:
+        with gpu_slot(said.append):
+            pass
+
+    try:
+        thread = in_thread(wait)
+        while not said:
+            time.sleep(0.05)
+        limits.give_back(lease)
+        thread.join(60)
+    finally:
+        logger.removeHandler(handler)
+    assert not thread.is_alive()
+    assert said == ["waits for a GPU slot, of 1 (0 s so far)"]
+    assert logged == []
 
 
 def test_a_call_that_fails_gives_its_slot_back(limits, tmp_path):
