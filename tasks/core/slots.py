@@ -1,7 +1,8 @@
 """GPU slots: stages that load a model take turns, whatever run they belong to.
 
-A slot is one of a global concurrency limit on Prefect's server, which `make up` makes. Where there is no such limit, as
-on a flow's temporary server, nothing is taken.
+A slot is one of a global concurrency limit on Prefect's server, which `make up` makes. Where there is no such limit
+nothing is taken, and nothing by a flow on a temporary server: that one may read the database of a server that was
+stopped, but frees no slot of it when its lease is over.
 """
 
 import logging
@@ -61,10 +62,13 @@ def _refusals_unlogged() -> Iterator[None]:
 
 
 def _slots() -> int | None:
-    """How many slots there are; None where there is no limit."""
+    """How many slots there are; None where there is no limit, or only a temporary server."""
+    from prefect.client.base import ServerType, determine_server_type
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
+    if determine_server_type() == ServerType.EPHEMERAL:
+        return None
     with get_client(sync_client=True) as client:
         try:
             return int(client.read_global_concurrency_limit_by_name(GPU_SLOTS).limit)

@@ -1,6 +1,9 @@
 """GPU slots on a real Prefect server: calls that load a model take turns, wherever they run; others do not wait."""
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -144,6 +147,32 @@ def test_that_a_slot_is_taken_is_said_and_is_no_error_in_the_log(limits):
     assert not thread.is_alive()
     assert said == ["waits for a GPU slot, of 1 (0 s so far)"]
     assert logged == []
+
+
+STOPPED = """
+import sys
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from tasks.core.slots import GPU_SLOTS, gpu_slot
+
+with get_client(sync_client=True) as client:
+    limit = GlobalConcurrencyLimitCreate(name=GPU_SLOTS, limit=1, active_slots=1)
+    client.create_global_concurrency_limit(limit)
+    assert client.read_global_concurrency_limit_by_name(GPU_SLOTS).active_slots == 1
+with gpu_slot(sys.exit):
+    print("not waited")
+"""
+
+
+@pytest.mark.slow
+def test_on_a_temporary_server_a_slot_that_was_taken_when_the_lasting_one_stopped_keeps_nobody_waiting(
+    tmp_path,
+):
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"}
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-c", STOPPED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.returncode) == ("not waited\n", 0), done.stderr
 
 
 def test_a_call_that_fails_gives_its_slot_back(limits, tmp_path):
