@@ -15,6 +15,7 @@ from deployments.service.config import AUTHENTICATION, NOTIFY_URL, POOL, Service
 from deployments.service.databases import mlflow_database, prefect_database
 from deployments.service.health import answers, client
 from deployments.service.processes import Record
+from tasks.core.served_artifacts import FOLDER
 
 PREFECT, MLFLOW, WORKER = "prefect", "mlflow", "worker"
 
@@ -106,7 +107,7 @@ def services(config: ServiceConfig, inherited: Mapping[str, str]) -> list[Servic
     )
     names = ",".join(f"{host}:{config.mlflow_port}" for host in ("127.0.0.1", "localhost"))
     address = ["--host", "127.0.0.1", "--port", str(config.mlflow_port), "--workers", "1"]
-    artifacts = ["--artifacts-destination", str(config.home / "mlartifacts"), "--allowed-hosts", names]
+    artifacts = ["--artifacts-destination", str(config.home / FOLDER), "--allowed-hosts", names]
     mlflow = Service(
         MLFLOW,
         [*python, "mlflow", "server", *address, *artifacts],

@@ -23,6 +23,7 @@ from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.core.launching.job import exclusive
 from tasks.core.references import DatasetRef
+from tasks.core.served_artifacts import FOLDER, reach_served_artifacts
 from tasks.core.settings import default_tracking_uri, home
 
 _SQLITE = "sqlite:///"
@@ -67,7 +68,9 @@ class Tracking:
         _reach(self.uri)
         self.local = self.uri.startswith(_SQLITE)
         """Whether runs are kept in a file."""
-        place = _place(config.artifacts) or ((home() / "mlartifacts").as_uri() if self.local else None)
+        if self.local:
+            reach_served_artifacts()
+        place = _place(config.artifacts) or ((home() / FOLDER).as_uri() if self.local else None)
         # Of runs that start at once, one makes the tables of a new file.
         with exclusive(Path(self.uri.removeprefix(_SQLITE)).parent) if self.local else nullcontext():
             try:

@@ -5,6 +5,7 @@ import math
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -13,6 +14,7 @@ from pydantic import Field, create_model
 from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.core.references import DatasetRef
+from tasks.core.served_artifacts import folder_of
 from tasks.core.tracking import Tracking, TrackingConfig, flatten
 
 
@@ -50,6 +52,21 @@ def test_what_ended_the_work_decides_how_its_run_ends(tracking, client, error, s
     run = tracking.start("flow")
     tracking.fail(run, error)
     assert client.get_run(run).info.status == status
+
+
+def test_artifacts_of_an_experiment_that_a_server_made_lie_where_the_server_keeps_them(
+    tracking, client, tmp_path
+):
+    client.create_experiment("served", artifact_location="mlflow-artifacts:/7")
+    served = Tracking(TrackingConfig(uri=tracking.uri, experiment="served"))
+    run = served.start("flow")
+    (tmp_path / "table.csv").write_text("a,b")
+    served.artifact(run, tmp_path / "table.csv", "tables")
+    folder = Path(tracking.uri.removeprefix("sqlite:///")).parent / "mlartifacts"
+    assert (folder / "7" / run / "artifacts" / "tables" / "table.csv").read_text() == "a,b"
+    assert [one.path for one in client.list_artifacts(run, "tables")] == ["tables/table.csv"]
+    with pytest.raises(ValueError, match="leads out of"):
+        folder_of("mlflow-artifacts:/7/../../elsewhere", tracking.uri)
 
 
 def test_runs_are_found_by_a_condition_over_more_than_one_page(tracking, client, monkeypatch):
