@@ -88,6 +88,7 @@ class RougeIndex:
         # code, or a pair of codes below 0 -> the rows that have it among their rarest
         self._postings: dict[int, array[int]] = {}
         self._posted = 0
+        self._ranked = 0  # texts that rarity was judged by
         self._longest_paired = 0  # tokens of the longest row that is indexed in pairs
 
     def add(self, id: str, text: str) -> None:
@@ -143,7 +144,8 @@ class RougeIndex:
 
         Ranks anew, and starts over, whenever the texts have doubled: rarity was judged by fewer of them.
         """
-        if len(self._rows) > 2 * self._posted:
+        if len(self._rows) > 2 * self._ranked:
+            self._ranked = len(self._rows)
             frequency = Counter(code for row in self._rows for code in set(row))
             by_rarity = sorted(range(len(self._rank)), key=lambda code: frequency[code])
             for rank, code in enumerate(by_rarity):
