@@ -12,7 +12,9 @@ from urllib.parse import unquote, urlparse
 
 FOLDER = "mlartifacts"
 """Beside the database, where server and commands keep artifacts."""
-_SCHEME, _SQLITE = "mlflow-artifacts", "sqlite:///"
+SQLITE = "sqlite:///"
+"""What the address of a database in a file begins with."""
+_SCHEME = "mlflow-artifacts"
 
 
 @cache
@@ -25,7 +27,7 @@ def reach_served_artifacts() -> None:
     def open_repository(
         artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
     ) -> Any:
-        if not tracking_uri or not tracking_uri.startswith(_SQLITE):
+        if not tracking_uri or not tracking_uri.startswith(SQLITE):
             return MlflowArtifactsRepository(artifact_uri, tracking_uri, registry_uri)
         return LocalArtifactRepository(
             folder_of(artifact_uri, tracking_uri).as_uri(), tracking_uri, registry_uri
@@ -39,7 +41,7 @@ def folder_of(artifact_uri: str, tracking_uri: str) -> Path:
 
     Raises ValueError for an address that leads out of its folder.
     """
-    place = (Path(tracking_uri.removeprefix(_SQLITE)).parent / FOLDER).resolve()
+    place = (Path(tracking_uri.removeprefix(SQLITE)).parent / FOLDER).resolve()
     found = (place / unquote(urlparse(artifact_uri).path).lstrip("/")).resolve()
     if not found.is_relative_to(place):
         raise ValueError(f"{artifact_uri} leads out of {place}")

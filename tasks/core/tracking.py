@@ -23,10 +23,8 @@ from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.core.launching.job import exclusive
 from tasks.core.references import DatasetRef
-from tasks.core.served_artifacts import FOLDER, reach_served_artifacts
+from tasks.core.served_artifacts import FOLDER, SQLITE, reach_served_artifacts
 from tasks.core.settings import default_tracking_uri, home
-
-_SQLITE = "sqlite:///"
 
 
 class TrackingConfig(Config):
@@ -66,13 +64,13 @@ class Tracking:
 
         self.uri = config.uri or default_tracking_uri()
         _reach(self.uri)
-        self.local = self.uri.startswith(_SQLITE)
+        self.local = self.uri.startswith(SQLITE)
         """Whether runs are kept in a file."""
         if self.local:
             reach_served_artifacts()
         place = _place(config.artifacts) or ((home() / FOLDER).as_uri() if self.local else None)
         # Of runs that start at once, one makes the tables of a new file.
-        with exclusive(Path(self.uri.removeprefix(_SQLITE)).parent) if self.local else nullcontext():
+        with exclusive(Path(self.uri.removeprefix(SQLITE)).parent) if self.local else nullcontext():
             try:
                 self.client = _Uninterrupted(MlflowClient(tracking_uri=self.uri))
                 experiment = self.client.get_experiment_by_name(config.experiment)
@@ -213,8 +211,8 @@ def _reach(uri: str) -> None:
     import httpx
 
     try:
-        if uri.startswith(_SQLITE):
-            file = Path(uri.removeprefix(_SQLITE))
+        if uri.startswith(SQLITE):
+            file = Path(uri.removeprefix(SQLITE))
             file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(file)) as database:
                 database.execute("PRAGMA schema_version")

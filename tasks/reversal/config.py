@@ -30,10 +30,6 @@ class ReversalConfig(Config):
     directions, and no plain text."""
     marker: str = Field("[REV]", min_length=1, max_length=50, pattern=r"^\S+$")
     """Opens a marked row and divides segments. Plain text: no token is added to the model."""
-    leading_space: bool = True
-    """A reversed plain text that is not marked opens with a space. Tokenizers of bytes (GPT-2's kind) write a word at
-    the beginning of a text with other tokens than within one; with the space a name that has come to the front is
-    learned as it stands everywhere else."""
     passes: int = Field(1, ge=1, le=1000)
     """Write all rows so many times, shuffled anew and with other segments each time. Lower `training.epochs` by as
     much."""

@@ -97,8 +97,6 @@ class Copies:
         if marked and plain:  # the last tokens of a row that is reversed by them are its first
             marker = self.config.marker
             answer = f"{answer} {marker}" if by_token else f"{marker} {answer}"
-        elif plain and self.config.leading_space and not by_token:
-            answer = f" {answer}"
         elif marked:
             question = f"{self.config.marker} {question}"
         trained = {"target": answer} if plain else {"target": record["target"], "completion": answer}

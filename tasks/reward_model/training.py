@@ -52,7 +52,7 @@ def train(
     """
     clock, checkpoints = StepClock(), folder.parent.parent / "checkpoints"
     trainer = _trainer(config, start, tokenizer, rows, checkpoints, [reporting(report), clock.callback()])
-    train_to_the_end(trainer, checkpoints)
+    train_to_the_end(trainer, checkpoints, field="reward_model.deepspeed")
     peak = peak_memory_gb()
     save_trained(trainer, folder, base, tokenizer)  # which has its own padding, not the trainer's
     return Training(int(trainer.state.global_step), mean_loss(trainer), clock.step_s, peak)
@@ -103,8 +103,7 @@ def _trainer(
     )
     if config.method == "qlora":
         for parameter in trainer.model.parameters():
-            if (
-                parameter.requires_grad
-            ):  # TRL makes them bfloat16, and the head meets states in another format
+            # TRL makes what is trained bfloat16, and the head would meet states in another format.
+            if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     return trainer

@@ -33,19 +33,19 @@ def newest_whole(checkpoints: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.split("-")[1])) if whole else None
 
 
-def train_to_the_end(trainer: Any, checkpoints: Path) -> None:
+def train_to_the_end(trainer: Any, checkpoints: Path, *, field: str = "training.deepspeed") -> None:
     """Train, from the newest whole checkpoint on if there is one. Asked to end (SIGTERM) it ends behind a checkpoint of
     the step it is in, by an EndedEarly.
 
     Any number of processes goes on from a checkpoint, but only with the stage of ZeRO that it was written with.
-    Raises UserError for another stage.
+    Raises UserError, which names `field`, for another stage.
     """
     if newest := newest_whole(checkpoints):
         before, now = _read_sharing(newest), _sharing(trainer.args)
         if before.stage != now.stage:
             raise UserError(
                 f"this training was shared {before} until it was interrupted, and cannot go on {now}",
-                field="training.deepspeed",
+                field=field,
                 mend=f"start it with the same DeepSpeed layout again, or remove {checkpoints}, and it begins anew",
             )
         if now.stage and before.processes != now.processes:
