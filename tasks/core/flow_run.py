@@ -19,7 +19,7 @@ from tasks.core.config import PLACEMENT, Config
 from tasks.core.fan_out import FanOutConfig, check_fan_out, parts
 from tasks.core.interruption import interrupting
 from tasks.core.launching.forking import warm_up
-from tasks.core.launching.launch import LaunchConfig
+from tasks.core.launching.launch import LaunchConfig, check_launch
 from tasks.core.mapping import completed
 from tasks.core.progress import Progress
 from tasks.core.references import DatasetRef, ModelRef
@@ -279,7 +279,9 @@ class _Shards:
 
 
 def check_run(config: FlowConfig) -> None:
-    """Raise UserError when the store cannot be written to, MLflow does not answer, or Ray cannot be had."""
+    """Raise UserError when the store cannot be written to, MLflow does not answer, Ray cannot be had, or processes
+    cannot be launched as asked."""
+    check_launch(config.launch)
     check_fan_out(config.fan_out, config)
     Store(config.store or default_store()).check()
     if config.tracking.artifacts:

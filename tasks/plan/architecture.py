@@ -88,10 +88,16 @@ class Architecture(BaseModel):
 
     def body_parameters(self) -> int:
         """Parameters without the output layer: what a reward model or a value model is made of."""
+        return self.vocabulary * self.hidden + self.layers * self.block_parameters() + self._norm()
+
+    def block_parameters(self) -> int:
+        """Parameters of one layer: its matrices, their biases, and its norms."""
+        matrices = sum(linear.inputs * linear.outputs for linear in self.linears())
         biases = sum(linear.outputs for linear in self.linears() if linear.bias)
-        norm = self.hidden * (2 if self.family == "falcon" else 1)  # a layer norm has a bias as well
-        small = biases + 2 * norm + (2 * self.head_size if self.family == "qwen3" else 0)
-        return self.vocabulary * self.hidden + self.matrix_parameters() + self.layers * small + norm
+        return matrices + biases + 2 * self._norm() + (2 * self.head_size if self.family == "qwen3" else 0)
+
+    def _norm(self) -> int:
+        return self.hidden * (2 if self.family == "falcon" else 1)  # a layer norm has a bias as well
 
     def parameters(self) -> int:
         """All parameters of the causal language model."""

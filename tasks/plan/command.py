@@ -13,6 +13,7 @@ from tasks.plan.devices import DEVICES, Verdict, judge
 from tasks.plan.estimate import Estimate, estimates
 from tasks.plan.known_models import architecture_of
 from tasks.plan.memory import CONTEXT, CPU, FRAGMENTS, GB, GPU, Machine, needed
+from tasks.plan.sharing import launched
 from tasks.plan.speed import SPEEDS, calibrated
 from tasks.plan.stages import StagePlan, plan_stages, planned_model, separate_models
 from tasks.plan.storage import Stored, stored
@@ -60,7 +61,7 @@ def run_plan(
     config: Any = read_config(configuration(name), f"python -m flows plan {name}", asked.rest)
     planned_model(config)
     machine = CPU if asked.device == "cpu" else GPU
-    machine = replace(machine, processes=config.launch.total)
+    machine = launched(machine, config.launch)
     prompt = asked.prompt or config.training.max_length
     devices = _devices(asked.device)
     variants = [_with_model(config, model) for model in asked.models] or [config]

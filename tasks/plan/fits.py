@@ -1,7 +1,6 @@
 """Before anything is loaded: is the model there, and can this machine hold what its training keeps for good?"""
 
 import os
-from dataclasses import replace
 from typing import Any
 
 from tasks import base_model
@@ -9,6 +8,7 @@ from tasks.core.errors import UserError
 from tasks.core.launching.forking import GPU_DEVICES
 from tasks.plan.devices import judge
 from tasks.plan.memory import CONTEXT, CPU, GB, GPU, Machine, Memory
+from tasks.plan.sharing import launched
 from tasks.plan.stages import plan_stages, planned_model
 
 
@@ -57,8 +57,8 @@ def _machine(config: Any) -> tuple[Machine, float]:
 
         if torch.cuda.is_available():
             total = float(torch.cuda.get_device_properties(0).total_memory)
-            return replace(GPU, processes=config.launch.total), total - CONTEXT
+            return launched(GPU, config.launch), total - CONTEXT
     import psutil
 
-    machine = replace(CPU, processes=config.launch.total)
+    machine = launched(CPU, config.launch)
     return machine, float(psutil.virtual_memory().total) / config.launch.processes

@@ -24,6 +24,8 @@ class Machine:
     """Whether kernels of Triton run, which compute on logits in place."""
     processes: int = 1
     """Devices in all that train together."""
+    fsdp: bool = False
+    """Whether FSDP shares the trainings of TRL among them, where DeepSpeed does not. It does not share PPO's."""
 
     def bytes_of(self, precision: Precision) -> int:
         """Bytes of a weight."""

@@ -3,8 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+from tasks.core.launching.fsdp import asks_for_fsdp
+from tasks.core.launching.launch import LaunchConfig
 from tasks.core.launching.zero import read_deepspeed
 from tasks.plan.activations import FLOAT32
+from tasks.plan.architecture import Architecture
 from tasks.plan.memory import Machine, Memory, Trained
 
 _LIVE = 10**9
@@ -17,6 +20,12 @@ def zero_section(deepspeed: str, *, field: str) -> dict[str, Any]:
     Raises UserError, which names `field`, for a file that is not there.
     """
     return dict(read_deepspeed(deepspeed, field=field)["zero_optimization"]) if deepspeed else {}
+
+
+def launched(machine: Machine, launch: LaunchConfig) -> Machine:
+    """The machine with as many devices as are launched, and shared as they are told."""
+    fsdp = asks_for_fsdp(launch.launcher, launch.config_file)
+    return replace(machine, processes=launch.total, fsdp=fsdp)
 
 
 def rows_of_device(rows: int, machine: Machine) -> int:
@@ -44,6 +53,24 @@ def placed(
         gathered = static.weights * min(1.0, _LIVE / parameters)
         static = replace(static, weights=own + gathered)
     return replace(static, optimizer=optimizer), gradients
+
+
+def fully_sharded(
+    static: Memory, trained: Trained, machine: Machine, shape: Architecture, parameters: int
+) -> tuple[Memory, float]:
+    """The same with PyTorch's FSDP: weights, adapters, gradients and moments in equal parts. Whole are, in turn, the
+    weights of the block that computes and of the next, and all the time what belongs to no block (embeddings); so are
+    their gradients."""
+    devices = machine.processes
+    blocks = shape.layers * shape.block_parameters()
+    whole = (parameters - blocks + min(2, shape.layers) * shape.block_parameters()) / parameters
+    lasting = replace(
+        static,
+        weights=static.weights * (1 / devices + whole),
+        adapters=static.adapters / devices,
+        optimizer=trained.moments / devices,
+    )
+    return lasting, trained.size * (1 / devices + whole)
 
 
 def is_away(zero: dict[str, Any], part: str) -> bool:

@@ -3,7 +3,7 @@
 from tasks.plan.activations import FLOAT32, Training, activations, backward_workspace
 from tasks.plan.architecture import Architecture
 from tasks.plan.memory import Machine, Memory, Trained, fullest, weight_bytes
-from tasks.plan.sharing import placed, rows_of_device, zero_section
+from tasks.plan.sharing import fully_sharded, placed, rows_of_device, zero_section
 from tasks.reward_model.config import RewardTrainingConfig
 from tasks.sft.config import TrainingConfig
 from tasks.sft.optimiser_config import OptimiserConfig
@@ -70,7 +70,10 @@ def _training(
         training = Training(number, adapted, config.adapter.rank, copies="autocast" if autocast else "shared")
         static = Memory(weights=weights, adapters=size * (trained.number + (number if autocast else 0)))
     zero = zero_section(config.deepspeed, field=f"{part}.deepspeed")
-    static, trained_bytes = placed(static, trained, machine, zero, parameters)
+    if machine.fsdp and machine.processes > 1 and not zero:
+        static, trained_bytes = fully_sharded(static, trained, machine, shape, parameters)
+    else:
+        static, trained_bytes = placed(static, trained, machine, zero, parameters)
     kept = activations(
         shape,
         training,

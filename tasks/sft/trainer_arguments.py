@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tasks.core.errors import UserError
+from tasks.core.launching.fsdp import in_fsdp
 from tasks.core.launching.zero import build_operator, read_deepspeed
 from tasks.core.models import torch_dtype
 from tasks.sft.optimiser_config import OptimiserConfig
@@ -38,11 +40,24 @@ def join_processes(arguments: Any) -> None:
 def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, Any]:
     """Keywords of `TrainingArguments`, and so of every trainer's own configuration.
 
-    `max_length` is not among them: trainers differ in what they do with rows that are longer.
+    `max_length` is not among them: trainers differ in what they do with rows that are longer. Raises UserError where
+    FSDP is to share what DeepSpeed shares already, or 4-bit weights.
     """
     import torch
 
     dtype = torch_dtype(config.precision)
+    if in_fsdp() and config.deepspeed:
+        raise UserError(
+            f"the processes are launched for FSDP and deepspeed is {config.deepspeed}: both share the weights",
+            field="launch.config_file",
+            mend="leave out one of them",
+        )
+    if in_fsdp() and config.method == "qlora":
+        raise UserError(
+            "FSDP does not shard 4-bit weights here",
+            field="launch.config_file",
+            mend="take launcher auto: every process then holds the 4-bit weights; or set the method to lora",
+        )
     if config.deepspeed:
         build_operator()
     return {

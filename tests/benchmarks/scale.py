@@ -1,4 +1,4 @@
-"""One training in one process and in two, plainly, with ZeRO-2 and with ZeRO-3; and what the planner says of memory.
+"""One training in one process and in two, plainly, by ZeRO-2, ZeRO-3 and FSDP; and what the planner says of memory.
 
     python -m tests.benchmarks scale [--steps 6] [--model smollm2-135m]
 
@@ -21,7 +21,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -36,6 +35,7 @@ from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.settings import set_environment
 from tasks.core.stage import Stage, compute
 from tasks.core.store import Store
+from tasks.plan import sharing
 from tasks.plan.known_models import architecture_of
 from tasks.plan.memory import CPU, GB, Memory
 from tasks.plan.policy_training import Reward, policy_training
@@ -54,9 +54,17 @@ from tasks.rewards.config import RewardConfig
 from tasks.sft import stage as sft
 from tasks.sft.config import TrainingConfig
 from tasks.sft.stage import TrainingInputs
+from tests.fsdp_on_cpus import write_fsdp_config
 
 HOME = Path(__file__).parents[2] / "build" / "bench" / "scale"
-LAYOUTS = {"one process": (1, ""), "two": (2, ""), "two, ZeRO-2": (2, "zero2"), "two, ZeRO-3": (2, "zero3")}
+FSDP = "two, FSDP"
+LAYOUTS = {
+    "one process": (1, ""),
+    "two": (2, ""),
+    "two, ZeRO-2": (2, "zero2"),
+    "two, ZeRO-3": (2, "zero3"),
+    FSDP: (2, ""),
+}
 STAGES: dict[str, Stage[Any, Any, Any]] = {
     "fine-tune": sft.STAGE,
     "reward model": reward.STAGE,
@@ -144,9 +152,23 @@ def training(kind: str, model: ModelRef, steps: int, deepspeed: str) -> tuple[An
     return config, PolicyTrainingInputs(model=model, prompts=rows, problem=PROBLEM)
 
 
-def forecast(kind: str, config: Any, processes: int, model: str) -> Memory:
+def layouts_of(kind: str) -> list[str]:
+    """The layouts that a kind of training has: PPO is not shared by FSDP."""
+    return [layout for layout in LAYOUTS if layout != FSDP or kind != "ppo"]
+
+
+def launched(layout: str) -> LaunchConfig:
+    """How the processes of a layout are started."""
+    processes, _ = LAYOUTS[layout]
+    if layout != FSDP:
+        return LaunchConfig(processes=processes)
+    file = write_fsdp_config(HOME / "fsdp.yaml")
+    return LaunchConfig(processes=processes, launcher="accelerate", config_file=file)
+
+
+def forecast(kind: str, config: Any, launch: LaunchConfig, model: str) -> Memory:
     """The planner's word on one process."""
-    machine = replace(CPU, processes=processes)
+    machine = sharing.launched(CPU, launch)
     shape = architecture_of(ModelConfig(model=model), field="model")
     if kind == "fine-tune":
         return fine_tuning(shape, config, machine)
@@ -157,8 +179,8 @@ def forecast(kind: str, config: Any, processes: int, model: str) -> Memory:
 
 def run(kind: str, layout: str, model: ModelRef, name: str, steps: int, memory: bool) -> dict[str, Any]:
     """One training, or what it came to when it was run before."""
-    processes, deepspeed = LAYOUTS[layout]
-    config, inputs = training(kind, model, steps, deepspeed)
+    settings = launched(layout)
+    config, inputs = training(kind, model, steps, LAYOUTS[layout][1])
     folder = HOME / f"{kind}, {layout}, {name}, {steps}{', memory' * memory}".replace(" ", "-")
     kept = folder / "found.json"
     if kept.exists():
@@ -170,7 +192,7 @@ def run(kind: str, layout: str, model: ModelRef, name: str, steps: int, memory: 
         inputs.model_dump(mode="json") | {"stage": kind},
         folder,
         stage=kind,
-        settings=LaunchConfig(processes=processes),
+        settings=settings,
         on_event=progress,
     )
     progress.close()
@@ -180,7 +202,7 @@ def run(kind: str, layout: str, model: ModelRef, name: str, steps: int, memory: 
         "losses": [step[loss] for step in found["steps"] if loss in step],
         "step_s": median(later - earlier for earlier, later in pairwise(times)),
         "held_gb": (found["peak"] - found["before"]) / GB,
-        "forecast_gb": forecast(kind, config, processes, name).total / GB,
+        "forecast_gb": forecast(kind, config, settings, name).total / GB,
     }
     kept.write_text(json.dumps(result))
     return result
@@ -211,7 +233,7 @@ def main() -> None:
     model = BaseModelResult.model_validate(manifest.result).model
     if asked.memory:
         for kind in asked.kinds:
-            for layout in LAYOUTS:
+            for layout in layouts_of(kind):
                 run(kind, layout, model, asked.model, MEMORY_STEPS, memory=True)
         return
     print(
@@ -220,7 +242,7 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     for kind in asked.kinds:
         alone = None
-        for layout in LAYOUTS:
+        for layout in layouts_of(kind):
             one = run(kind, layout, model, asked.model, asked.steps, memory=False)
             one["usual_gb"] = one["held_gb"]
             one["held_gb"] = run(kind, layout, model, asked.model, MEMORY_STEPS, memory=True)["held_gb"]

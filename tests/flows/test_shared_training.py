@@ -22,6 +22,7 @@ from tasks.sft import stage as sft
 from tasks.sft.config import TrainingConfig, check_processes
 from tasks.sft.shared_batches import SHARE, share, sharing
 from tasks.sft.stage import TrainingInputs, TrainingResult
+from tests.fsdp_on_cpus import write_fsdp_config
 
 LAYOUTS = ("", "zero2", "zero3")
 WITH_ZERO = [pytest.param(name, marks=pytest.mark.slow) if name else name for name in LAYOUTS]
@@ -44,9 +45,10 @@ def train(
     processes: int,
     *,
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    fsdp: str = "",
     **settings: Any,
 ) -> tuple[list[float], dict[str, Any]]:
-    """The losses of all steps, and the weights."""
+    """The losses of all steps, and the weights. `fsdp` is accelerate's file."""
     config = TrainingConfig.model_validate(
         {"batch_size": 4, "epochs": 2, "learning_rate": 1e-4, "checkpoint_steps": 2, "adapter": {"rank": 4}}
         | settings
@@ -58,7 +60,9 @@ def train(
         events.append(event)
         on_event(event)
 
-    settings_of_launch = LaunchConfig(processes=processes)
+    settings_of_launch = LaunchConfig(
+        processes=processes, launcher="accelerate" if fsdp else "auto", config_file=fsdp
+    )
     manifest = compute(sft.STAGE, config, inputs, Store(str(folder)), settings_of_launch, hear)
     losses = [event["train/loss"] for event in events if "train/loss" in event]
     files = fetch(TrainingResult.model_validate(manifest.result).model).glob("*.safetensors")
@@ -124,6 +128,24 @@ def test_any_number_of_processes_goes_on_from_a_checkpoint(
     long["deepspeed"] = layout
     interrupted(tmp_path / "here", tiny_ref, rows, before, **long)
     losses, weights = train(tmp_path / "here", tiny_ref, rows, after, **long)
+    assert 0 < len(losses) < len(undisturbed) == 120
+    assert losses == pytest.approx(undisturbed[-len(losses) :], abs=1e-3)
+    same(weights, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_fsdp_trains_what_one_process_does_and_goes_on_from_its_checkpoint(
+    tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef, method: str
+):
+    settings = {"method": method, "epochs": 40}
+    undisturbed, expected = train(tmp_path / "alone", tiny_ref, rows, 1, **settings)
+    settings["fsdp"] = write_fsdp_config(tmp_path / "fsdp.yaml")
+    losses, weights = train(tmp_path / "undisturbed", tiny_ref, rows, 2, **settings)
+    assert losses == pytest.approx(undisturbed, abs=1e-3)
+    same(weights, expected)
+    interrupted(tmp_path / "here", tiny_ref, rows, 2, **settings)
+    losses, weights = train(tmp_path / "here", tiny_ref, rows, 2, **settings)
     assert 0 < len(losses) < len(undisturbed) == 120
     assert losses == pytest.approx(undisturbed[-len(losses) :], abs=1e-3)
     same(weights, expected)

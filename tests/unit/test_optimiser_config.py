@@ -118,3 +118,15 @@ def test_the_named_modules_get_an_adapter(network, names, count):
     adapted = [value for name, value in model.named_parameters() if "lora_A" in name]
     assert len(adapted) == count
     assert {value.shape[0] for value in adapted} == {3}
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"), [({"deepspeed": "zero3"}, "both"), ({"method": "qlora"}, "4-bit")]
+)
+def test_fsdp_takes_no_weights_that_are_shared_otherwise_or_have_4_bits(
+    settings, fault, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match=fault) as error:
+        trainer_arguments(TrainingConfig(**settings), tmp_path)
+    assert error.value.field == "launch.config_file"

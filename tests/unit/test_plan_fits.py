@@ -12,6 +12,7 @@ from tasks.core.errors import UserError
 from tasks.plan.fits import check_model
 from tasks.plan.known_models import from_config
 from tasks.plan.remedies import changed
+from tests.fsdp_on_cpus import write_fsdp_config
 
 HUGE = LlamaConfig(
     vocab_size=1000,
@@ -70,6 +71,28 @@ def test_processes_of_one_machine_share_its_memory(tmp_path):
     check_model(config)
     with pytest.raises(UserError, match="fine-tune keeps"):
         check_model(changed(config, {"launch.processes": 3}))
+
+
+def test_fsdp_is_counted_as_the_parts_that_it_keeps(tmp_path):
+    # Weights and moments are three fifths of what there is: too much for two copies, not for two halves.
+    there = psutil.virtual_memory().total
+    width = 1024
+    layers = int(there * 3 / 5 / 12 / (12 * width**2))
+    config = model_of(
+        tmp_path,
+        LlamaConfig(
+            vocab_size=100,
+            hidden_size=width,
+            intermediate_size=8 * width // 3,
+            num_hidden_layers=layers,
+            num_attention_heads=8,
+        ),
+    )
+    config = changed(config, {"training.method": "full", "launch.processes": 2})
+    with pytest.raises(UserError, match="fine-tune keeps"):
+        check_model(config)
+    file = write_fsdp_config(tmp_path / "fsdp.yaml")
+    check_model(changed(config, {"launch.launcher": "accelerate", "launch.config_file": file}))
 
 
 def test_a_small_model_passes_and_so_does_one_that_cannot_be_counted(tiny_ref, tmp_path):

@@ -85,15 +85,7 @@ def torchrun_command(settings: Processes, job: Path) -> list[str]:
 
 
 def accelerate_command(settings: Processes, job: Path) -> list[str]:
-    """The command that runs `job` as an accelerate configuration file says; UserError when there is none."""
-    if not Path(settings.config_file).is_file():
-        raise UserError(
-            f"no file {settings.config_file!r}"
-            if settings.config_file
-            else "launcher accelerate needs a file",
-            field="launch.config_file",
-            mend="Name a file that `accelerate config` has written.",
-        )
+    """The command that runs `job` as an accelerate configuration file says."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={settings.config_file}"]
     size = [f"--num_processes={settings.total}", f"--num_machines={settings.nodes}"]
     port = ["--main_process_port=0"] if settings.nodes == 1 else []

@@ -120,24 +120,36 @@ def launch(
         return conclude(job, stage, status)
 
 
-def _command(settings: LaunchConfig, job: Path) -> list[str] | None:
-    """The launcher program's command line; None to fork."""
-    several = settings.total > 1
+def check_launch(settings: LaunchConfig) -> None:
+    """Raise UserError for settings that contradict each other, and for a configuration file that is missing."""
     if settings.config_file and settings.launcher != "accelerate":
         raise UserError(
             f"only launcher accelerate reads it, and the launcher is {settings.launcher}",
             field="launch.config_file",
             mend="Set launch.launcher to accelerate, or leave the file out.",
         )
-    if settings.launcher == "fork" and several:
+    if settings.launcher == "accelerate" and not Path(settings.config_file).is_file():
+        raise UserError(
+            f"no file {settings.config_file!r}"
+            if settings.config_file
+            else "launcher accelerate needs a file",
+            field="launch.config_file",
+            mend="Name a file that `accelerate config` has written.",
+        )
+    if settings.launcher == "fork" and settings.total > 1:
         raise UserError(
             f"launcher fork starts one process, {settings.total} were asked for",
             field="launch.launcher",
             mend="Set it to auto or torchrun.",
         )
+
+
+def _command(settings: LaunchConfig, job: Path) -> list[str] | None:
+    """The launcher program's command line; None to fork."""
+    check_launch(settings)
     if settings.launcher == "accelerate":
         return accelerate_command(settings, job)
-    if settings.launcher == "torchrun" or several:
+    if settings.launcher == "torchrun" or settings.total > 1:
         return torchrun_command(settings, job)
     return None
 
