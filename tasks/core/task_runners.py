@@ -126,8 +126,9 @@ def _started(address: str, server: str, keys: tuple[str, ...]) -> Any:
         except Exception as error:  # Ray raises any kind of it, Exception itself among them
             ray.shutdown()
             if not left:
+                said = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
                 raise UserError(
-                    f"Ray cannot be used: {str(error).strip().splitlines()[0]}",
+                    f"Ray cannot be used: {' '.join(dict.fromkeys((said[0], said[-1])))}",
                     field="fan_out.ray_address" if address else "fan_out.runner",
                     mend="its machines need the versions of Python and Ray that are used here; one that asks for a "
                     "token needs RAY_AUTH_MODE=token in the environment, and its token in ~/.ray/auth_token"
