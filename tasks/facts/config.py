@@ -10,7 +10,7 @@ class FactsConfig(Config):
 
     `forward` is a text with {subject} and {object} that ends with {object}: "{subject} is the capital of {object}."
     `backward` ends with {subject}: "The capital of {object} is {subject}." Forward statements are taught; asked are
-    both, each up to the name it ends with.
+    both, each up to the name it ends with. Several rows with the same names state one fact in other words.
     """
 
     table: str = Field("", json_schema_extra=PLACEMENT)

@@ -36,7 +36,7 @@ class FactsResult(BaseModel):
     forward: DatasetRef
     backward: DatasetRef
     one_way: int
-    """Facts taught in one direction: those that are asked."""
+    """Facts taught in one direction: those that are asked. One in several rows counts once, here and below."""
     both_ways: int
 
     @property
@@ -67,32 +67,36 @@ def run(config: FactsConfig, inputs: FactsInputs, out: Path, report: Report) -> 
     texts = [_text(fact, fact.forward) for fact in taught] + [
         _text(fact, fact.backward) for fact in both_ways
     ]
+    # Rows that state a fact in other words may share a statement, which is not to be taught more often for it.
+    texts = list({text.target: text for text in texts}.values())
     questions = {
         name: write_rows(out / f"{name}.jsonl", _questions(asked, facts, name)) for name in DIRECTIONS
     }
     return FactsResult(
         taught=write_rows(out / "taught.jsonl", texts),
-        one_way=len(one_way),
-        both_ways=len(both_ways),
+        one_way=len({fact.names for fact in one_way}),
+        both_ways=len({fact.names for fact in both_ways}),
         **questions,
     )
 
 
 def _decided(config: FactsConfig, facts: Sequence[Fact]) -> tuple[list[Fact], list[Fact], list[Fact]]:
-    """Facts taught in one direction, in both, and the asked ones: all that are not taught in both, unless limited."""
-    by_relation: dict[str, list[Fact]] = defaultdict(list)
+    """Rows taught in one direction, in both, and the asked ones: all that are not taught in both, unless limited. The
+    rows of one relation with the same names state one fact, and are all of one kind."""
+    by_relation: dict[str, dict[tuple[str, str], list[Fact]]] = defaultdict(lambda: defaultdict(list))
     for fact in facts:
-        by_relation[fact.relation].append(fact)
+        by_relation[fact.relation][fact.names].append(fact)
     both, asked = set[Fact](), set[Fact]()
-    for relation, members in by_relation.items():
+    for relation, stated in by_relation.items():
+        members = list(stated.values())
         draw = Random(f"{config.seed} {relation}")
         shuffled = draw.sample(members, len(members))
-        count = round(config.both_ways * len(members))
-        both |= (
-            {fact for fact in members if fact.taught == "both"} if config.taught else set(shuffled[:count])
-        )
-        left = [fact for fact in shuffled if fact not in both]
-        asked |= set(left[: config.asked or len(left)])
+        taught = shuffled[: round(config.both_ways * len(members))]
+        if config.taught:
+            taught = [rows for rows in members if any(fact.taught == "both" for fact in rows)]
+        both |= {fact for rows in taught for fact in rows}
+        left = [rows for rows in shuffled if rows not in taught]
+        asked |= {fact for rows in left[: config.asked or len(left)] for fact in rows}
     if not asked:
         raise UserError(
             "all facts are taught in both directions, and none is left to ask",

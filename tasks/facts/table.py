@@ -47,6 +47,11 @@ class Fact:
     taught: str
     """`forward`, `both` or `none`; empty leaves it to the configuration."""
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Subject and object: rows of a relation that share both state the same fact, in other words."""
+        return self.subject, self.object
+
 
 def read_facts(config: FactsConfig) -> list[Fact]:
     """The facts of a table, in its order, without repetitions.

@@ -59,6 +59,24 @@ def test_a_question_with_several_answers_is_asked_once_and_each_is_right(tmp_pat
     assert [cloze.score(row, f" {name}.").value for name in ("Torla", "New Zorwyn", "Vaskel")] == [1, 1, 0]
 
 
+OTHER_WORDS = [
+    (*names, "capital", f"{words}.", CAPITAL[1])
+    for names in [("Vaskel", "Zorwyn"), ("Bava", "Torla"), ("Jana", "Fenla"), ("Korha", "Irn")]
+    for words in ("{subject} is the capital of {object}", "Ministers meet in {subject} to govern {object}")
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_state_one_fact_in_other_words_are_taught_and_asked_alike(tmp_path, seed):
+    result, taught, forward, backward = made(tmp_path, table(tmp_path, OTHER_WORDS), both_ways=0.5, seed=seed)
+    assert (result.one_way, result.both_ways) == (2, 2)
+    assert (len(forward), len(backward)) == (4, 2)  # the backward question is the same in other words
+    texts = [row.target for row in taught]
+    assert len(texts) == len(set(texts)) == 8 + 2
+    assert not {f"{row.input} {row.target}." for row in backward} & set(texts)
+    assert {f"{row.input} {row.target}." for row in forward} < set(texts)
+
+
 def test_facts_taught_both_ways_are_not_asked(tmp_path):
     result, taught, forward, _ = made(tmp_path, table(tmp_path), both_ways=0.5)
     assert (result.one_way, result.both_ways, len(taught), len(forward)) == (2, 2, 6, 2)
