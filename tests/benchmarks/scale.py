@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--kinds", nargs="+", default=list(STAGES), choices=list(STAGES))
-    parser.add_argument("--memory", action="store_true", help="only what is measured of memory")
+    parser.add_argument("--memory", action="store_true", help="only the memory, and no JSON line")
     asked = parser.parse_args()
     set_environment()
     if not asked.memory:  # before anything else, in a process that the allocator's variables were there for
@@ -232,9 +232,15 @@ def main() -> None:
     )
     model = BaseModelResult.model_validate(manifest.result).model
     if asked.memory:
+        print(f"{'':30}{'held GB':>9}{'forecast':>10}{'ratio':>7}")
         for kind in asked.kinds:
             for layout in layouts_of(kind):
-                run(kind, layout, model, asked.model, MEMORY_STEPS, memory=True)
+                one = run(kind, layout, model, asked.model, MEMORY_STEPS, memory=True)
+                ratio = one["forecast_gb"] / one["held_gb"]
+                print(
+                    f"{f'{kind}, {layout}':30}{one['held_gb']:>9.2f}{one['forecast_gb']:>10.2f}{ratio:>7.2f}",
+                    flush=True,
+                )
         return
     print(
         f"{'':30}{'s/step':>8}{'speed':>8}{'loss off by':>13}{'held GB':>9}{'as usual':>10}{'forecast':>10}{'ratio':>7}"
