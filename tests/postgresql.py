@@ -10,7 +10,7 @@ from typing import Self
 
 import psutil
 
-from tests.e2e.test_browser import free_port
+from tests.free_port import free_port
 
 BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nowhere"))
 PASSWORD = "pa55-never-shown"

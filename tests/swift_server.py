@@ -19,7 +19,7 @@ from typing import Self
 
 import pytest
 
-from tests.e2e.test_browser import free_port
+from tests.free_port import free_port
 
 STORAGE = ("account", "container", "object")
 PROGRAMS = (*(f"swift-{kind}-server" for kind in ("proxy", *STORAGE)), "swift-ring-builder", "memcached")

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.test_browser import free_port
+from tests.free_port import free_port
 
 CONFIGURATION = Path(__file__).parents[2] / "infra" / "proxy" / "nginx.conf"
 nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.test_browser import free_port
 from tests.flows.test_service import Service
+from tests.free_port import free_port
 from tests.postgresql import PASSWORD, Database
 
 pytestmark = [

@@ -18,6 +18,7 @@ from tasks.core.fan_out import FanOutConfig
 from tests.flows.sharded import evaluated, write_test
 from tests.flows.test_fan_out import OnRay, without_places
 from tests.flows.test_mapped_stages import LOUD, TEXTS
+from tests.free_port import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,12 +27,6 @@ pytestmark = [
         not (find_spec("ray") and find_spec("prefect_ray")), reason="Ray is not installed (the extra `ray`)"
     ),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Cluster:

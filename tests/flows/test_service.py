@@ -26,7 +26,7 @@ from deployments.service.presets import CONFIGS
 from deployments.service.processes import MARK
 from tasks.core.slots import GPU_SLOTS
 from tests.asking_again import PREFECT_CLIENT
-from tests.e2e.test_browser import free_port
+from tests.free_port import free_port
 from tests.scripted_server import Reply, ScriptedServer
 
 

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from tests.containers import COMPOSE, INFRA, ROOT, SECRETS, compose_stack, start_command
-from tests.postgresql import Database, free_port
+from tests.free_port import free_port
+from tests.postgresql import Database
 from tests.s3_server import s3_server
 
 GPU = INFRA / "compose" / "gpu.yaml"

@@ -31,6 +31,20 @@ def model_of(folder: Path, config: LlamaConfig) -> LLM2LLMConfig:
     return changed(LLM2LLMConfig(), {"student.model": str(folder)})
 
 
+def filling(folder: Path, share: float, *, bytes_each: int) -> LLM2LLMConfig:
+    """The training of all weights of a model of which `bytes_each` for every weight are a share of the memory."""
+    width = 1024
+    layers = int(psutil.virtual_memory().total * share / bytes_each / (12 * width**2))
+    shape = LlamaConfig(
+        vocab_size=100,
+        hidden_size=width,
+        intermediate_size=8 * width // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+    )
+    return changed(model_of(folder, shape), {"training.method": "full"})
+
+
 @pytest.fixture
 def huge(tmp_path: Path) -> LLM2LLMConfig:
     return model_of(tmp_path, HUGE)
@@ -54,20 +68,7 @@ def test_the_check_can_be_switched_off(huge):
 
 def test_processes_of_one_machine_share_its_memory(tmp_path):
     # All weights and their optimizer: 16 bytes each, half of what there is; two processes are too many.
-    share = psutil.virtual_memory().total / 2 / 16
-    width = 1024
-    layers = int(share / (12 * width**2))
-    config = model_of(
-        tmp_path,
-        LlamaConfig(
-            vocab_size=100,
-            hidden_size=width,
-            intermediate_size=8 * width // 3,
-            num_hidden_layers=layers,
-            num_attention_heads=8,
-        ),
-    )
-    config = changed(config, {"training.method": "full"})
+    config = filling(tmp_path, 1 / 2, bytes_each=16)
     check_model(config)
     with pytest.raises(UserError, match="fine-tune keeps"):
         check_model(changed(config, {"launch.processes": 3}))
@@ -75,20 +76,7 @@ def test_processes_of_one_machine_share_its_memory(tmp_path):
 
 def test_fsdp_is_counted_as_the_parts_that_it_keeps(tmp_path):
     # Weights and moments are three fifths of what there is: too much for two copies, not for two halves.
-    there = psutil.virtual_memory().total
-    width = 1024
-    layers = int(there * 3 / 5 / 12 / (12 * width**2))
-    config = model_of(
-        tmp_path,
-        LlamaConfig(
-            vocab_size=100,
-            hidden_size=width,
-            intermediate_size=8 * width // 3,
-            num_hidden_layers=layers,
-            num_attention_heads=8,
-        ),
-    )
-    config = changed(config, {"training.method": "full", "launch.processes": 2})
+    config = changed(filling(tmp_path, 3 / 5, bytes_each=12), {"launch.processes": 2})
     with pytest.raises(UserError, match="fine-tune keeps"):
         check_model(config)
     file = write_fsdp_config(tmp_path / "fsdp.yaml")

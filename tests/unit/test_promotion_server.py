@@ -1,6 +1,5 @@
 """The registry on an MLflow server that keeps artifacts itself: register, load by alias, promote, roll back."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from tasks.problems.base import ProblemConfig
 from tasks.promotion.loading import champion_model, write_served
 from tasks.promotion.registry import CHAMPION, PREVIOUS, ModelRegistry
 from tasks.promotion.served import as_evaluated
+from tests.free_port import free_port
 
 PROBLEM = ProblemConfig(name="classification", labels=("music", "weather"))
 
@@ -23,9 +23,7 @@ PROBLEM = ProblemConfig(name="classification", labels=("music", "weather"))
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", f"{folder}/artifacts"]
