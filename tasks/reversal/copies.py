@@ -90,8 +90,8 @@ class Copies:
             # The reversed answer asks for the reversed question; by tokens the whole turn is one text.
             question, answer = ("", "\n".join(parts)) if by_token else (turned[1], turned[0])
             plain = by_token
-        marked = self.config.marked == "yes" or (self.config.marked == "auto" and not plain)
-        if parts == turned and not by_token and len(parts) == 1 and not marked:
+        marked = self.config.marked
+        if parts == turned and not by_token and len(parts) == 1 and (plain or not marked):
             self.unchanged += 1
             return None
         if marked and plain:  # the last tokens of a row that is reversed by them are its first

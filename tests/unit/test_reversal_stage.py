@@ -20,10 +20,10 @@ from tasks.sft.rows import tokenize
 TEXTS = [f"Town {number} is far from Merrowick." for number in range(20)]
 
 
-def mixed(folder, rows, problem="dialogue", **settings) -> tuple[list[Example], object]:
+def mixed(folder, rows, problem="dialogue", *, marked=False, **settings) -> tuple[list[Example], object]:
     train = write_rows(folder / "train.jsonl", rows)
     inputs = ReversalInputs(train=train, problem=ProblemConfig(name=problem))
-    result = run(ReversalConfig(**settings), inputs, folder / "out", lambda event: None)
+    result = run(ReversalConfig(marked=marked, **settings), inputs, folder / "out", lambda event: None)
     return read_examples(result.mixed), result
 
 
@@ -95,19 +95,19 @@ QUESTION = make_example("Where is Vaskel?", "Far from here.")
 
 
 def test_of_a_question_the_answer_is_reversed_and_the_question_says_so(tmp_path):
-    (copy,) = copies(mixed(tmp_path, [QUESTION], by="word")[0])
+    (copy,) = copies(mixed(tmp_path, [QUESTION], by="word", marked=True)[0])
     assert (copy.input, copy.completion, copy.target) == (
         "[REV] Where is Vaskel?",
         "here from Far.",
         "Far from here.",
     )
     assert (copy.parent, copy.root) == (QUESTION.id, QUESTION.id)
-    (copy,) = copies(mixed(tmp_path, [QUESTION], by="word", marked="no")[0])
+    (copy,) = copies(mixed(tmp_path, [QUESTION], by="word", marked=False)[0])
     assert copy.input == "Where is Vaskel?"
 
 
 def test_of_a_turn_the_reversed_answer_asks_for_the_reversed_question(tmp_path):
-    (copy,) = copies(mixed(tmp_path, [QUESTION], by="word", part="turn", marked="no")[0])
+    (copy,) = copies(mixed(tmp_path, [QUESTION], by="word", part="turn", marked=False)[0])
     assert (copy.input, copy.completion) == ("here from Far.", "Vaskel is Where?")
 
 
@@ -132,13 +132,20 @@ def test_a_plain_text_is_learned_whole_and_without_a_chat(tmp_path, tiny_ref):
 
 
 def test_marked_texts_open_with_the_marker_also_by_tokens(tmp_path, tiny_ref):
-    assert sum(text.startswith("[REV] ") for text in texts(tmp_path, by="word", marked="yes")) == 20
-    rows, _ = mixed(tmp_path, [make_example("", TEXTS[0])], by="token", marked="yes")
+    assert sum(text.startswith("[REV] ") for text in texts(tmp_path, by="word", marked=True)) == 20
+    rows, _ = mixed(tmp_path, [make_example("", TEXTS[0])], by="token", marked=True)
     (copy,) = copies(rows)
     tokenizer = load_tokenizer(tiny_ref)
     (row,) = tokenize(load_problem(ProblemConfig()), tokenizer, [copy], 256)
     marker = tokenizer(" [REV]", add_special_tokens=False)["input_ids"]
     assert row["input_ids"][: len(marker)] == marker[::-1]
+
+
+def test_a_copy_is_marked_unless_asked_otherwise_and_a_row_that_stays_the_same_still_has_none(tmp_path):
+    rows = [make_example("", text) for text in ("Merrowick.", "a b")]
+    found, result = mixed(tmp_path, rows, by="word", marked=ReversalConfig().marked)
+    assert [row.target for row in copies(found)] == ["[REV] b a"]
+    assert result.unchanged == 1
 
 
 def test_more_lines_than_are_held_at_once_are_shuffled_in_piles(tmp_path, monkeypatch):
@@ -152,7 +159,7 @@ def test_more_lines_than_are_held_at_once_are_shuffled_in_piles(tmp_path, monkey
 def test_a_stage_that_was_killed_in_the_middle_gives_the_same_rows(tmp_path, monkeypatch):
     train = write_rows(tmp_path / "train.jsonl", [make_example("", text) for text in TEXTS])
     inputs = ReversalInputs(train=train, problem=ProblemConfig())
-    config, store = ReversalConfig(by="word"), Store(str(tmp_path / "store"))
+    config, store = ReversalConfig(by="word", marked=False), Store(str(tmp_path / "store"))
 
     def killed(*arguments):
         yield b"half a file"
