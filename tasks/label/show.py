@@ -83,10 +83,15 @@ def in_words(labelling: LabellingConfig, result: LabelResult) -> str:
     money = f", {cost.money:.4f} in money" if cost.money else ""
     return (
         f"{result.answered} of {rows} rows labelled{right}, in batches of {labelling.batch_size}, "
-        f"{len(result.rounds)} rounds: {cost.calls} calls ({cost.calls_saved:.0%} fewer than one a row), "
-        f"{cost.prompt_tokens} prompt tokens ({cost.prompt_tokens_saved:.0%} fewer, by estimate), "
+        f"{len(result.rounds)} rounds: {cost.calls} calls ({saved_or_more(cost.calls_saved)} than one a row), "
+        f"{cost.prompt_tokens} prompt tokens ({saved_or_more(cost.prompt_tokens_saved)}, by estimate), "
         f"{cost.completion_tokens} tokens of answers{money}, {cost.seconds:.0f} s."
     )
+
+
+def saved_or_more(share: float) -> str:
+    """A saved share in words; answers that had to be asked for again may have cost more than was saved."""
+    return f"{share:.0%} fewer" if share >= 0 else f"{-share:.0%} more"
 
 
 def _counted(counts: Counter[Any]) -> list[dict[str, Any]]:

@@ -26,8 +26,8 @@ class ReversalConfig(Config):
     ratio: float = Field(1.0, ge=0.0, le=10.0)
     """Reversed copies per row: 0.5 reverses every other row, chosen at random; 2 makes two copies of each."""
     marked: bool = True
-    """Whether a reversed row opens with `marker`. Without it, a plain text's copy often opens with a name, and from a
-    row's first place a model learns least; and one question asks for an answer in both directions."""
+    """Whether a reversed row opens with `marker`: facts were recalled backward far more often so (README). Without it a
+    plain text's copy often opens with a name, and one question has its answer in both directions."""
     marker: str = Field("[REV]", min_length=1, max_length=50, pattern=r"^\S+$")
     """Opens a marked row and divides segments. Plain text: no token is added to the model."""
     passes: int = Field(1, ge=1, le=1000)

@@ -12,6 +12,7 @@ from tasks.core.generators.load import EngineConfig
 from tasks.core.generators.openai_compatible import EndpointFailed
 from tasks.label import stage
 from tasks.label.config import LabellingConfig
+from tasks.label.show import saved_or_more
 from tasks.label.stage import LabelInputs
 from tasks.problems.base import ProblemConfig
 from tests.scripted_server import ScriptedServer, completion, refusal
@@ -211,3 +212,8 @@ def test_the_money_is_that_of_the_tokens(tmp_path):
         result = label(tmp_path, server, rounds=1, input_price=2.0, output_price=10.0)
     assert result.cost.money == pytest.approx((100 * 2 + 50 * 10) / 1e6)
     assert json.loads(result.model_dump_json())["cost"]["prompt_tokens"] == 100
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.84, "84% fewer"), (0.0, "0% fewer"), (-4.83, "483% more")])
+def test_what_was_not_saved_is_called_more(share, words):
+    assert saved_or_more(share) == words
