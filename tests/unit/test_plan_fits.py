@@ -83,6 +83,14 @@ def test_fsdp_is_counted_as_the_parts_that_it_keeps(tmp_path):
     check_model(changed(config, {"launch.launcher": "accelerate", "launch.config_file": file}))
 
 
+def test_a_file_of_accelerate_that_is_no_yaml_is_named(tiny_ref, tmp_path):
+    (tmp_path / "broken.yaml").write_text("distributed_type: [FSDP")
+    launch = {"launch.launcher": "accelerate", "launch.config_file": str(tmp_path / "broken.yaml")}
+    with pytest.raises(UserError, match=r"broken\.yaml is no YAML") as error:
+        check_model(changed(LLM2LLMConfig(), {"student.model": tiny_ref.uri} | launch))
+    assert error.value.field == "launch.config_file"
+
+
 def test_a_small_model_passes_and_so_does_one_that_cannot_be_counted(tiny_ref, tmp_path):
     check_model(changed(LLM2LLMConfig(), {"student.model": tiny_ref.uri}))
     other = tmp_path / "gpt2"
