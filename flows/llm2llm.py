@@ -109,7 +109,7 @@ def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:
         student, config.augment, config.filter, teacher, data.train, data.test, judges, config.judges.labels
     )
     run.dataset(data.test, "test")
-    start, train, record = base, data.train, LoopRecord()
+    start, train, record = base, data.train, LoopRecord(cautions=data.cautions())
     for number in range(1, config.iterations + 1):
         last = number == config.iterations
         with run.iterate(number) as metrics:

@@ -14,7 +14,7 @@ from tasks.base_model import ModelConfig
 from tasks.core.config import PLACEMENT
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowConfig, Run, check_run, open_run
-from tasks.data import preparing
+from tasks.data import preparing, prompts
 from tasks.data.config import DataConfig
 from tasks.evaluate import EvaluationConfig
 from tasks.improve.start import measure_start
@@ -83,7 +83,7 @@ class PERLConfig(FlowConfig):
 def check(config: PERLConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
-    preparing.check(config.data, config.prompts)
+    prompts.check(config.data, config.prompts, answered=config.reward.by == "problem")
     sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
     rewards.check(config.reward)
     training_config.check(config.policy_training(), processes=config.launch.total)
@@ -117,13 +117,15 @@ def loop(run: Run, config: PERLConfig) -> LoopRecord:
     pairs, rewarding = config.preferences, config.reward_model
     learned = learn_rewards(run, config.reward, start.model, pairs, rewarding, config.judge)
     scoring = Scoring(run, config.reward, data.problem, learned.reward)
-    asked = config.data.asking(config.prompts)
-    prompts = run.stage(preparing.STAGE, asked, preparing.inputs(asked), label="prompts").train
-    record = LoopRecord(comparisons=[measure_start(student, start, data, scoring)])
+    asked = prompts.ask(run, config.data, config.prompts, data, answered=config.reward.by == "problem")
+    record = LoopRecord(
+        cautions=data.cautions() + asked.cautions(),
+        comparisons=[measure_start(student, start, data, scoring)],
+    )
     with run.iterate(1) as metrics:
         inputs = PolicyTrainingInputs(
             model=start.model,
-            prompts=prompts,
+            prompts=asked.prompts,
             problem=data.problem,
             reward_model=learned.reward,
             code=function_code(config.reward),
@@ -141,7 +143,13 @@ def loop(run: Run, config: PERLConfig) -> LoopRecord:
     policy = PolicyRecord(
         trained=trained, compared=compared, reward_model=learned.rewarding, judge=learned.judging
     )
-    facts = {"metrics": metrics, "model": trained.model, "train": prompts, "splits": tested, "policy": policy}
+    facts = {
+        "metrics": metrics,
+        "model": trained.model,
+        "train": asked.prompts,
+        "splits": tested,
+        "policy": policy,
+    }
     record.iterations.append(IterationRecord(number=1, **facts))
     record.stopped = trained.stopped
     return record

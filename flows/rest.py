@@ -17,7 +17,7 @@ from tasks.base_model import ModelConfig
 from tasks.core.config import PLACEMENT
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowConfig, Run, check_run, open_run
-from tasks.data import preparing
+from tasks.data import preparing, prompts
 from tasks.data.config import DataConfig
 from tasks.equal_steps import seed_only_equal_steps
 from tasks.evaluate import EvaluationConfig
@@ -82,7 +82,7 @@ class ReSTConfig(FlowConfig):
 def check(config: ReSTConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
-    preparing.check(config.data, config.prompts)
+    prompts.check(config.data, config.prompts, answered=config.reward.by == "problem")
     sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
     improve.check(config.improve)
     rewards.check(config.reward)
@@ -113,14 +113,16 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     start = warm_start(student, data.train, config.warm_start_epochs) if config.warm_start else Policy(base)
     mixed = config.improve.mix_data == "yes"
     originals = scoring.score(data.train, label="score (training rows)").rows if mixed else None
-    asked = config.data.asking(config.prompts)
-    prompts = run.stage(preparing.STAGE, asked, preparing.inputs(asked), label="prompts").train
-    growth = Growth(run, config.grow, data.problem, prompts, scoring)
+    asked = prompts.ask(run, config.data, config.prompts, data, answered=config.reward.by == "problem")
+    growth = Growth(run, config.grow, data.problem, asked.prompts, scoring)
     starts = {"base": Policy(base), "warm": start}
     improvement = Improvement(student, config.improve, scoring, starts, originals, data.validation)
     policy = Policy(start.model, start.steps, improvement.held_out(start.model, "warm start"))
     train = data.train
-    record = LoopRecord(comparisons=[measure_start(student, policy, data, scoring, config.grow)])
+    record = LoopRecord(
+        cautions=data.cautions() + asked.cautions(),
+        comparisons=[measure_start(student, policy, data, scoring, config.grow)],
+    )
     for number in range(1, config.iterations + 1):
         with run.iterate(number) as metrics:
             grown = growth.grow(policy.model)

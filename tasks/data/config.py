@@ -49,6 +49,6 @@ class DataConfig(Config):
         return bool(self.validation or self.validation_fraction)
 
     def asking(self, prompts: str) -> "DataConfig":
-        """The same data with all rows at `prompts` as training rows, for their questions; empty is these themselves."""
+        """The same data with all rows at `prompts` as training rows, for their questions."""
         whole = {"seed_rows": 0, "seed_per_label": 0, "validation": "", "validation_fraction": 0.0}
-        return self.model_copy(update={"train": prompts} | whole) if prompts else self
+        return self.model_copy(update={"train": prompts} | whole)

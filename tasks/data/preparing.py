@@ -59,6 +59,14 @@ class PreparedData(BaseModel):
     targets: dict[str, int]
     """Rows per label in the training subset; empty unless the problem is a classification."""
 
+    def cautions(self) -> list[str]:
+        """What a reader of the results should know."""
+        if not self.test_rows_in_train:
+            return []
+        return [
+            f"{self.test_rows_in_train} of {self.test.rows} test rows are training rows too, word for word."
+        ]
+
 
 def prepare(config: DataConfig, out: Path) -> PreparedData:
     """Read, check and choose the rows; write train.jsonl, test.jsonl and, if there is one, validation.jsonl.
@@ -80,14 +88,12 @@ def prepare(config: DataConfig, out: Path) -> PreparedData:
     )
 
 
-def check(config: DataConfig, prompts: str = "") -> None:
-    """Raise UserError for all that `prepare` would refuse, also with the rows at `prompts` for training rows, and for
-    tasks whose held-out rows are among others by their seeds. Writes nothing."""
+def check(config: DataConfig, prompts: str = "") -> Selection:
+    """The rows `prepare` writes, or UserError for all that it would refuse, and for tasks whose held-out rows are among
+    others (the training rows, or those at `prompts`) by their seeds. Writes nothing."""
     held_out = {"data.validation": config.validation, "data.test": config.test}
     check_apart({"data.train": config.train, "prompts": prompts}, held_out)
-    select(config)
-    if prompts:
-        select(config.asking(prompts))
+    return select(config)
 
 
 def select(config: DataConfig) -> Selection:
@@ -198,14 +204,20 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
+def content_of(located: Located) -> str:
+    """A digest of what the rows say, in whatever order they come."""
+    # Beside what the id hangs on, a verifier's facts: another penalty is another task of the same words.
+    lines = sorted(
+        row.id + (json.dumps(row.facts, sort_keys=True) if row.facts else "") for _, row in located
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def inputs(config: DataConfig) -> DataInputs:
     """What the stage's cache key depends on beside its configuration. Raises UserError as reading does."""
 
     def content(split: str) -> str:
-        rows = [row for _, row in read_located(config, split)] if getattr(config, split) else []
-        # Beside what the id hangs on, a verifier's facts: another penalty is another task of the same words.
-        lines = sorted(row.id + (json.dumps(row.facts, sort_keys=True) if row.facts else "") for row in rows)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return content_of(read_located(config, split) if getattr(config, split) else [])
 
     code = problem_code(ProblemConfig(name=config.problem))
     return DataInputs(

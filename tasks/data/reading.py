@@ -36,25 +36,30 @@ class BadCell(Exception):
     """A cell that is no text; its message says why."""
 
 
-def read_located(config: Columns, split: str) -> list[tuple[str, Example]]:
+def read_located(
+    config: Columns, split: str, *, field: str = "", answered: bool = True
+) -> list[tuple[str, Example]]:
     """The rows of a split ("train", "test", "validation") in their order, each with the place it stands at. Without a
-    column for it, the target is empty.
+    column for it, the target is empty; so it is, unless rows have to be `answered`, where the rows or one of them have
+    none.
 
-    Raises UserError naming the field and up to five places: for a source that cannot be read, a column that
-    does not exist, and cells that are empty, null, lists or objects. Numbers and truth values become text.
+    Raises UserError naming the field (the split's, unless another is given) and up to five places: for a source that
+    cannot be read, a column that does not exist, and cells that are empty, null, lists or objects. Numbers and truth
+    values become text.
     """
-    field, address = f"data.{split}", getattr(config, split)
+    field, address = field or f"data.{split}", getattr(config, split)
     if address.startswith(GYM_PREFIX):
         return read_gym(address, field)
     columns = [column for column in (config.input, config.target, config.choices) if column]
     split = split if split in HUB_SPLITS else "train"
     rows = read_rows(address, field, split=split, columns=columns)
-    _check_columns(config, rows)
+    _check_columns(config, rows, answered)
     located, faults = [], []
     for place, cells in rows:
         try:
             choices = _choices(cells, config.choices) if config.choices else []
-            target = cell_text(cells, config.target) if config.target else ""
+            has = bool(config.target) and (answered or cells.get(config.target) not in (None, ""))
+            target = cell_text(cells, config.target) if has else ""
             example = make_example(cell_text(cells, config.input), target, choices)
         except BadCell as error:
             faults.append(f"{place}, {error}")
@@ -92,9 +97,9 @@ def read_rows(address: str, field: str, *, split: str, columns: Sequence[str] = 
     return rows
 
 
-def _check_columns(config: Columns, rows: list[Row]) -> None:
+def _check_columns(config: Columns, rows: list[Row], answered: bool) -> None:
     existing = dict.fromkeys(column for _, cells in rows for column in cells)
-    for field in ("input", "target", "choices"):
+    for field in ("input", "target", "choices") if answered else ("input", "choices"):
         column = getattr(config, field)
         if column and column not in existing:
             raise UserError(

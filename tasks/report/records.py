@@ -57,8 +57,10 @@ class IterationRecord(BaseModel):
 
 
 class LoopRecord(BaseModel):
-    """A whole loop: its iterations, what they are compared with, and why it ended early ("" when it did not)."""
+    """A whole loop: its iterations, what they are compared with, why it ended early ("" when it did not), and what a
+    reader should know of its data."""
 
     iterations: list[IterationRecord] = Field(default_factory=list)
     comparisons: list[Comparison] = Field(default_factory=list)
     stopped: str = ""
+    cautions: list[str] = Field(default_factory=list)

@@ -28,6 +28,7 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
         iterations=record.iterations,
         comparisons=record.comparisons,
         stopped=record.stopped,
+        cautions=record.cautions,
         settings=flatten(run.config.model_dump(mode="json")),
     )
     report = run.stage(stage.STAGE, ReportConfig(method=run.method), inputs, label="report")

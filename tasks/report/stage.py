@@ -58,6 +58,8 @@ class ReportInputs(BaseModel):
     """Baselines, tested on the same rows."""
     stopped: str = ""
     """Why the loop ended before its last iteration."""
+    cautions: list[str] = Field(default_factory=list)
+    """What a reader should know of the data."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The flow's configuration, one entry per leaf ("training.learning_rate")."""
 
@@ -108,7 +110,7 @@ def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -
     trained = policies.figures[-1].record.trained if policies else None
     # Why a training on rewards ended is said by its own cautions.
     ended = inputs.stopped and not (trained and trained.stopped == inputs.stopped)
-    cautions = [f"The loop ended early: {inputs.stopped}."] if ended else []
+    cautions = [*([f"The loop ended early: {inputs.stopped}."] if ended else []), *inputs.cautions]
     cautions += samples.cautions if samples else []
     cautions += policies.cautions if policies else []
     change = difference(pairs, config.confidence, config.seed) if pairs else None

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.core.examples import read_examples
 from tasks.core.references import DatasetRef
-from tests.flows.loops import TRAIN, kill, rows_of, wait_until, without_places
+from tests.flows.loops import TEST, TRAIN, kill, rows_of, wait_until, without_places
 from tests.flows.sampling_loops import new_sampling_loop
 
 SHARED_NAMES = {
@@ -146,13 +146,15 @@ def test_samples_can_answer_other_questions(loop):
     from tests.flows.loops import write_jsonl
 
     others = [("one more question", "music"), ("and another one", "weather")]
-    path = write_jsonl(loop.folder / "prompts.jsonl", others)
+    path = write_jsonl(loop.folder / "prompts.jsonl", [*others, TEST[0]])
     result = loop.run(prompts=path, iterations=1, improve__levels="[0.0]", warm_start_epochs=3)
     assert result["baselines"]["warm start"]["train/steps"] == 6  # three times the 8 rows, in batches of 4
     rows = rows_of(result)
     assert {row.input for row in rows if row.completion is not None} <= {text for text, _ in others}
     assert {row.input for row in rows if row.completion is None} == {text for text, _ in TRAIN}
-    assert result["metrics"]["data/generated"] == 8
+    assert result["metrics"]["data/generated"] == 8  # nothing is asked that is tested on
+    page = Path(result["places"]["report"]).read_text()
+    assert "1 of 3 prompts were left out: test or validation rows ask the same." in page
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_samples_can_answer_other_questions(loop):
     [
         ({"improve__levels": "[0.9,0.2]"}, "improve.levels"),
         ({"reward__function": "verifiers:missing"}, "reward.function"),
-        ({"prompts": "nowhere.jsonl"}, "data.train"),
+        ({"prompts": "nowhere.jsonl"}, "\nprompts: "),
         ({"policy__model": "nowhere/at-all"}, "policy.model"),
     ],
 )

@@ -1,0 +1,123 @@
+"""Stage: the questions that a policy is asked while it learns; those that it will be tested on are left out.
+
+A verified answer to a test question, trained on, would make the test say nothing. Two sets of generated rows share
+questions more often than one thinks: of sums of two numbers of two digits there are 16,200.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from tasks.core.errors import UserError
+from tasks.core.examples import Example, content_id, read_examples, write_rows
+from tasks.core.references import DatasetRef
+from tasks.core.run import Run
+from tasks.core.stage import Report, Stage
+from tasks.data import preparing
+from tasks.data.config import DataConfig
+from tasks.data.faults import refuse
+from tasks.data.preparing import PreparedData, content_of
+from tasks.data.reading import read_located
+from tasks.data.subset import shuffled
+from tasks.problems.base import Problem, ProblemConfig
+from tasks.problems.load import load_problem
+
+FIELD = "prompts"
+
+
+class PromptInputs(BaseModel):
+    """What the address holds, the problem, and the rows whose questions nobody may learn from."""
+
+    rows: str
+    answered: bool
+    """Whether every row needs a right answer, since that is what an answer is rewarded by."""
+    problem: ProblemConfig
+    held_out: list[DatasetRef]
+
+
+class PreparedPrompts(BaseModel):
+    """The rows whose questions are asked."""
+
+    prompts: DatasetRef
+    duplicates: int
+    held_out: int
+    """Questions that were left out because a test or validation row asks the same."""
+
+    def cautions(self) -> list[str]:
+        """What a reader of the results should know."""
+        if not self.held_out:
+            return []
+        total = self.prompts.rows + self.held_out
+        return [f"{self.held_out} of {total} prompts were left out: test or validation rows ask the same."]
+
+
+def check(config: DataConfig, address: str, *, answered: bool) -> None:
+    """Raise UserError for all that preparing the data, or the prompts at `address`, would refuse; nothing more is
+    looked at when that is empty. Writes nothing."""
+    chosen = preparing.check(config, address)
+    if address:
+        problem = load_problem(chosen.problem)
+        _apart(_read(config.asking(address), problem, answered), [*chosen.test, *chosen.validation])
+
+
+def ask(run: Run, config: DataConfig, address: str, data: PreparedData, *, answered: bool) -> PreparedPrompts:
+    """The prompts at `address`, or the training rows where it is empty."""
+    if not address:
+        return PreparedPrompts(prompts=data.train, duplicates=0, held_out=0)
+    asked = config.asking(address)
+    return run.stage(STAGE, asked, inputs(asked, data, answered=answered))
+
+
+def inputs(config: DataConfig, data: PreparedData, *, answered: bool) -> PromptInputs:
+    """What the stage's cache key depends on beside its configuration. Raises UserError as reading does."""
+    content = content_of(read_located(config, "train", field=FIELD, answered=answered))
+    held_out = [data.test, *([data.validation] if data.validation else [])]
+    return PromptInputs(rows=content, answered=answered, problem=data.problem, held_out=held_out)
+
+
+def choose(config: DataConfig, inputs: PromptInputs, out: Path, report: Report) -> PreparedPrompts:
+    """Write prompts.jsonl, in an order that the seed decides, whatever the file's is. Raises UserError for rows that
+    the problem cannot ask, and when every question is held out."""
+    rows = _read(config, load_problem(inputs.problem), inputs.answered)
+    unique = list({row.id: row for row in rows}.values())
+    held_out = [row for ref in inputs.held_out for row in read_examples(ref)]
+    kept = _apart(unique, held_out)
+    return PreparedPrompts(
+        prompts=write_rows(out / "prompts.jsonl", shuffled(kept, config.seed)),
+        duplicates=len(rows) - len(unique),
+        held_out=len(unique) - len(kept),
+    )
+
+
+def _read(config: DataConfig, problem: Problem, answered: bool) -> list[Example]:
+    located = read_located(config, "train", field=FIELD, answered=answered)
+    rows = [(place, problem.adapt(row)) for place, row in located]
+    # Without an answer nothing but the question counts, and that is not empty.
+    faults = [
+        f"{place}: {fault}"
+        for place, row in rows
+        if (answered or row.target) and (fault := problem.fault(row))
+    ]
+    mend = f"these rows do not fit the problem {problem.config.name!r}: mend or remove them"
+    refuse(faults, field=FIELD, mend=mend)
+    return [row for _, row in rows]
+
+
+def _apart(rows: Iterable[Example], held_out: Iterable[Example]) -> list[Example]:
+    asked = {_question(row) for row in held_out}
+    kept = [row for row in rows if _question(row) not in asked]
+    if not kept:
+        raise UserError(
+            "every question is that of a test or validation row",
+            field=FIELD,
+            mend="give other prompts, or leave it empty: then the training rows' questions are asked",
+        )
+    return kept
+
+
+def _question(row: Example) -> str:
+    return content_id(row.input, "", row.choices)
+
+
+STAGE = Stage("prompts", choose, DataConfig, PromptInputs, PreparedPrompts)
