@@ -31,7 +31,7 @@ from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.report.records import IterationRecord, LoopRecord, PolicyRecord
 from tasks.report.show import show_report
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
-from tasks.reward_model.learned import check_pairs, learn_rewards
+from tasks.reward_model.learned import check_needed, check_pairs, learn_rewards
 from tasks.rewards import config as rewards
 from tasks.rewards.config import RewardConfig, function_code
 from tasks.rewards.scoring import Scoring
@@ -87,6 +87,7 @@ def check(config: PERLConfig) -> None:
     sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
     rewards.check(config.reward)
     training_config.check(config.policy_training(), processes=config.launch.total)
+    check_needed(config.preferences, config.reward)
     if config.reward.by == "model":
         check_pairs(config.preferences, config.reward_model, config.launch.total, judge=config.judge)
     check_model(config)
@@ -119,7 +120,7 @@ def loop(run: Run, config: PERLConfig) -> LoopRecord:
     scoring = Scoring(run, config.reward, data.problem, learned.reward)
     asked = prompts.ask(run, config.data, config.prompts, data, answered=config.reward.by == "problem")
     record = LoopRecord(
-        cautions=data.cautions() + asked.cautions(),
+        cautions=data.cautions() + asked.cautions() + learned.cautions(),
         comparisons=[measure_start(student, start, data, scoring)],
     )
     with run.iterate(1) as metrics:

@@ -32,7 +32,7 @@ from tasks.plan.fits import check_model
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
-from tasks.reward_model.learned import check_learned, learn_reward
+from tasks.reward_model.learned import check_learned, check_needed, learn_reward
 from tasks.rewards import config as rewards
 from tasks.rewards.config import RewardConfig
 from tasks.rewards.scoring import Scoring
@@ -83,9 +83,13 @@ def check(config: ReSTConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
     check_run(config)
     prompts.check(config.data, config.prompts, answered=config.reward.by == "problem")
-    sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
-    improve.check(config.improve)
+    improve.check(config.improve, config.training)
+    weighting = improve.weighting(config.improve)
+    training = config.training.model_copy(update={"weighting": weighting})
+    # No loss is computed on validation rows: what the policy's answers to them are worth decides.
+    sft.check(training, has_validation=False, processes=config.launch.total)
     rewards.check(config.reward)
+    check_needed(config.preferences, config.reward)
     if config.reward.by == "model":
         check_learned(config.reward_base, config.preferences, config.reward_model, config.launch.total)
     check_model(config)
@@ -105,7 +109,7 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     files = base_model.locate(config.policy, "policy.model")
     base = run.stage(base_model.STAGE, config.policy, files, label="policy").model
     learned = learn_reward(run, config.reward, config.reward_base, config.preferences, config.reward_model)
-    scoring = Scoring(run, config.reward, data.problem, learned)
+    scoring = Scoring(run, config.reward, data.problem, learned.reward)
     # The loss on held-out rows is of no use here: their reward is what decides.
     student = Student(run, base, data.problem, config.training, config.evaluation)
     run.dataset(data.test, "test")
@@ -120,18 +124,21 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     policy = Policy(start.model, start.steps, improvement.held_out(start.model, "warm start"))
     train = data.train
     record = LoopRecord(
-        cautions=data.cautions() + asked.cautions(),
+        cautions=data.cautions() + asked.cautions() + learned.cautions(),
+        reward_model=learned.rewarding,
         comparisons=[measure_start(student, policy, data, scoring, config.grow)],
     )
     for number in range(1, config.iterations + 1):
         with run.iterate(number) as metrics:
             grown = growth.grow(policy.model)
-            improved = improvement.improve(policy, grown.samples)
+            if number == 1:
+                grown.check()
+            improved = improvement.improve(policy, grown.samples, useless=grown.useless)
             policy, train = improved.policy, improved.kept or train
             tested = student.test(policy.model, {"test": data.test})
             rewarded = scoring.of_answers(tested["test"].predictions, data.test, label="reward (test)")
             metrics |= improved.metrics() | tested["test"].metrics() | grown.metrics()
-            metrics |= {"reward/test": rewarded.mean, "data/train_rows": train.rows}
+            metrics |= {"reward/test": rewarded.mean, "data/train_rows": train.rows} | learned.metrics()
         facts = {"metrics": metrics, "model": policy.model, "train": train, "splits": tested}
         facts |= {"kept": improved.kept, "selections": improved.selections}
         record.iterations.append(IterationRecord(number=number, **facts))

@@ -35,6 +35,24 @@ class Grown:
     duplicates: int
     cut: int
     """Samples that reached the token limit."""
+    alike: float | None = None
+    """What every sample is worth, where a reward model finds no difference."""
+
+    @property
+    def useless(self) -> str:
+        """Why nothing can be learned from these samples; "" when something can."""
+        if self.alike is None:
+            return ""
+        return f"the reward model gives every sample the same reward, {self.alike:g}"
+
+    def check(self) -> None:
+        """Raise UserError for samples of the first policy that a reward model cannot tell apart: it has not learned."""
+        if self.useless:
+            raise UserError(
+                self.useless,
+                field="reward_model",
+                mend="train it on more pairs, longer, or at another learning rate",
+            )
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
@@ -63,10 +81,7 @@ class Growth:
     scoring: Scoring
 
     def grow(self, policy: ModelRef) -> Grown:
-        """Samples of every prompt.
-
-        Raises UserError when not one could be drawn, and when a reward model finds all of them worth the same.
-        """
+        """Samples of every prompt. Raises UserError when not one could be drawn."""
         rows, size = ShardInputs(rows=self.prompts), ShardConfig(prompts=self.config.shard_prompts)
         cut = self.run.stage(shards.STAGE, size, rows)
         asked = self._plan(policy, cut.blocks)
@@ -121,14 +136,10 @@ class Growth:
         inputs = GatherInputs(prompts=self.prompts, shards=[shard.rows for shard in scored])
         joined = self.run.stage(gather.STAGE, Config(), inputs)
         learned = self.scoring.config.by == "model"
-        if learned and joined.samples.rows > 1 and joined.lowest == joined.highest:
-            raise UserError(
-                f"the reward model gives every sample the same reward, {joined.lowest:g}",
-                field="reward_model",
-                mend="train it on more pairs, longer, or at another learning rate",
-            )
+        same = learned and joined.samples.rows > 1 and joined.lowest == joined.highest
         duplicates = joined.duplicates + sum(shard.duplicates for shard in drawn)
-        return Grown(joined.samples, prompts, joined.best, drawn, scored, duplicates, joined.cut)
+        alike = joined.lowest if same else None
+        return Grown(joined.samples, prompts, joined.best, drawn, scored, duplicates, joined.cut, alike)
 
 
 def _by_block(asked: Sequence[GrowInputs]) -> list[list[int]]:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.errors import UserError
+from tasks.sft.config import TrainingConfig
 
 Method = Literal["rest", "rest-em"]
 
@@ -52,11 +53,24 @@ class ImproveConfig(Config):
     """Seed of the choice among too many samples of a prompt."""
 
 
-def check(config: ImproveConfig) -> None:
-    """Raise UserError for levels that are no rising (or falling) row of their kind."""
+def check(config: ImproveConfig, training: TrainingConfig) -> None:
+    """Raise UserError for levels that are no rising (or falling) row of their kind, and for settings of the training
+    that are the Improve step's to decide."""
+    if training.weighting == "reward":
+        raise UserError(
+            "the warm start's rows have no rewards to be weighted by",
+            field="training.weighting",
+            mend="leave it at equal; improve.loss=reward_weighted weights the samples",
+        )
+    if training.select == "best":
+        raise UserError(
+            "`best` goes by a loss on validation rows, and here the reward on them decides",
+            field="training.select",
+            mend="leave it at last; improve.stop_on_reward goes back one step where the reward does not rise",
+        )
     levels = config.levels
     if config.by == "top_n":
-        fine = all(level >= 1 and level == int(level) for level in levels) and _strict(levels[::-1])
+        fine = all(level >= 1 and level.is_integer() for level in levels) and _strict(levels[::-1])
         wanted = "whole numbers from 1, each less than the one before (4,2,1)"
     else:
         most = 1 if config.by == "threshold" else 100
@@ -67,6 +81,11 @@ def check(config: ImproveConfig) -> None:
         raise UserError(
             f"{shown} are no levels for {config.by}", field="improve.levels", mend=f"give {wanted}"
         )
+
+
+def weighting(config: ImproveConfig) -> Literal["equal", "reward"]:
+    """How the rows of an Improve step count."""
+    return "reward" if config.loss == "reward_weighted" else "equal"
 
 
 def planned(config: ImproveConfig, method: Method) -> ImproveConfig:

@@ -17,15 +17,18 @@ BINS = 20
 
 
 class SampleFigures(BaseModel):
-    """One set of answers. Training rows without a completion count for reward and prompts only."""
+    """One set of answers. All but `rows` is counted over the policy's own: a training row that is mixed in answers its
+    own prompt rightly, and would hide that the policy does not."""
 
     rows: int
+    samples: int
+    """Rows that the policy wrote."""
     prompts: int
     reward: float
-    """Mean; 0 for no row."""
+    """Mean; 0 for no sample."""
     histogram: list[int]
     per_prompt: dict[int, int]
-    """How many prompts have so many rows."""
+    """How many prompts have so many samples."""
     distinct_1: float
     distinct_2: float
     """Different words (pairs of words) among all."""
@@ -40,20 +43,20 @@ def describe(rows: Sequence[Example]) -> SampleFigures:
     """The figures of scored rows."""
     from tasks.grow.diversity import distinct_n, length_statistics, self_similarity
 
-    rewards = [row.reward for row in rows if row.reward is not None]
+    samples = [row for row in rows if row.completion is not None]
+    rewards = [row.reward for row in samples if row.reward is not None]
     by_prompt: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        if row.completion is not None:
-            by_prompt[prompt_of(row)].append(row.completion)
+    for row in samples:
+        by_prompt[prompt_of(row)].append(row.completion or "")
     texts = [text for answers in by_prompt.values() for text in answers]
     words, deviation = length_statistics(texts)
-    prompts = Counter(prompt_of(row) for row in rows)
     return SampleFigures(
         rows=len(rows),
-        prompts=len(prompts),
+        samples=len(samples),
+        prompts=len(by_prompt),
         reward=sum(rewards) / len(rewards) if rewards else 0.0,
         histogram=histogram(rewards),
-        per_prompt=dict(sorted(Counter(prompts.values()).items())),
+        per_prompt=dict(sorted(Counter(map(len, by_prompt.values())).items())),
         distinct_1=distinct_n(texts, 1),
         distinct_2=distinct_n(texts, 2),
         self_similarity=self_similarity(list(by_prompt.values())),
@@ -84,5 +87,5 @@ class Selection(BaseModel):
 
     @property
     def prompts_without(self) -> int:
-        """Prompts of which nothing was kept."""
+        """Prompts that the policy answered, and of whose answers none was kept."""
         return self.before.prompts - self.after.prompts

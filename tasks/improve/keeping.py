@@ -31,6 +31,8 @@ def keep(config: ImproveConfig, level: float, rows: Sequence[Example]) -> Kept:
         good = [row for row in whole if _reward(row) > level]
     else:
         good = _best_of_each_prompt(config, level, whole)
+    if config.loss == "reward_weighted":  # what weighs nothing teaches nothing
+        good = [row for row in good if _reward(row) > 0]
     kept = _limited(config, good)
     counts = {"low": len(whole) - len(good), "cut": len(rows) - len(whole), "many": len(good) - len(kept)}
     return Kept(kept, {reason: count for reason, count in counts.items() if count})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.improve import stage
-from tasks.improve.config import ImproveConfig
+from tasks.improve.config import ImproveConfig, weighting
 from tasks.improve.figures import Selection
 from tasks.improve.stage import SelectInputs
 from tasks.rewards.scoring import Scoring
@@ -74,8 +74,9 @@ class Improvement:
     """The scored training rows, where they are mixed in."""
     validation: DatasetRef | None = None
 
-    def improve(self, policy: Policy, samples: DatasetRef) -> Improved:
-        """Take the steps, from `policy` on, until one brings nothing.
+    def improve(self, policy: Policy, samples: DatasetRef, *, useless: str = "") -> Improved:
+        """Take the steps, from `policy` on, until one brings nothing; none where the samples are `useless`, for the
+        reason given (a policy that went beyond what its reward can measure).
 
         A step without a row to train on, or (`stop_on_reward`) one that does not raise the held-out reward, ends the
         iteration with the policy of the step before it, as ReST stops its Improve loop (section 3).
@@ -83,17 +84,20 @@ class Improvement:
         run, result = self.student.run, Improved(policy)
         rows = [samples, *([self.originals] if self.originals else [])]
         rate = self.config.learning_rate or self.student.training.learning_rate
-        weighting = "reward" if self.config.loss == "reward_weighted" else "equal"
+        weighted = weighting(self.config)
         for number, level in enumerate(self.config.levels):
             name = f"step {number + 1}, {self._words(level)}"
             inputs = SelectInputs(rows=rows, level=level)
             chosen = run.stage(stage.STAGE, self.config, inputs, label=f"select ({name})")
             selection = chosen.selection.model_copy(update={"taken": False})
             result.selections.append(selection)
+            if useless:
+                result.stopped = useless
+                break
             if not chosen.kept.rows:
                 result.stopped = f"no sample passes {self._words(level)}"
                 break
-            changes = {"learning_rate": rate * self.config.decay**number, "weighting": weighting}
+            changes = {"learning_rate": rate * self.config.decay**number, "weighting": weighted}
             student = replace(self.student, training=self.student.training.model_copy(update=changes))
             start = self.starts.get(self.config.start, result.policy)
             trained = student.train(chosen.kept, start=start.model, label=f"train ({name})")

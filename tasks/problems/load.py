@@ -79,7 +79,7 @@ def import_module(name: str, field: str) -> ModuleType:
     importlib.invalidate_caches()  # the file may be newer than the process
     try:
         return importlib.import_module(name)
-    except Exception as error:  # the user's module may raise anything
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         raise UserError(
             f"the module {name!r} cannot be imported: {type(error).__name__}: {error}",
             field=field,

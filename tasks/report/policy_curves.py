@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.examples import read_records
-from tasks.report.drawing import Colours, Curve, Draw, add_legend, make_curve
+from tasks.report.calibration import calibration_curve
+from tasks.report.drawing import Colours, Curve, add_legend, make_curve
 from tasks.report.policies import PolicyFigures
-from tasks.report.wording import decimals, percent
+from tasks.report.wording import decimals
 from tasks.reward_model.evaluation import PairEvaluation
 
 Series = tuple[list[int], list[float]]
@@ -81,7 +82,7 @@ def draw_policy_curves(found: Sequence[PolicyFigures]) -> list[Curve]:
                 drawn.append(_plot(plot, lines, suffix))
         evaluations = tested_rewards(figures)
         if evaluations:
-            drawn.append(_calibration(evaluations, suffix))
+            drawn.append(calibration_curve(evaluations, suffix))
     return drawn
 
 
@@ -160,32 +161,3 @@ def _plot(plot: _Plot, lines: Sequence[tuple[_Line, Series]], suffix: str) -> Cu
 
     words = "; ".join(f"{line.label} {_ends(series[1])}" for line, series in lines)
     return make_curve(f"{plot.name}{suffix}", plot.title, f"{plot.title}, by step: {words}.", draw)
-
-
-def _calibration(evaluations: dict[str, PairEvaluation], suffix: str) -> Curve:
-    title = "Calibration on held-out pairs"
-    words = "; ".join(
-        f"the {name} is right in {percent(tested.accuracy)} of {tested.pairs:,}, "
-        f"its calibration error is {decimals(tested.calibration_error)}"
-        for name, tested in evaluations.items()
-    )
-    return make_curve(f"calibration{suffix}", title, f"{title}: {words}.", _calibrated(evaluations))
-
-
-def _calibrated(evaluations: dict[str, PairEvaluation]) -> Draw:
-    looks = {"reward model": ("main", "-", "o"), "judge": ("other", "--", "s")}
-
-    def draw(axes: Any, colours: Colours) -> None:
-        axes.plot([0, 1], [0, 1], linestyle=":", color=colours.quiet, label="calibrated")
-        for name, tested in evaluations.items():
-            colour, dashes, marker = looks[name]
-            predicted = [row.predicted for row in tested.calibration]
-            observed = [row.observed for row in tested.calibration]
-            look = {"color": getattr(colours, colour), "linestyle": dashes, "marker": marker}
-            axes.plot(predicted, observed, label=name, clip_on=False, **look)
-        axes.set(xlim=(0, 1), ylim=(0, 1))
-        axes.set_xlabel("predicted probability of being the better answer")
-        axes.set_ylabel("observed frequency")
-        add_legend(axes, columns=3)
-
-    return draw

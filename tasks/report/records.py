@@ -57,10 +57,11 @@ class IterationRecord(BaseModel):
 
 
 class LoopRecord(BaseModel):
-    """A whole loop: its iterations, what they are compared with, why it ended early ("" when it did not), and what a
-    reader should know of its data."""
+    """A whole loop: its iterations, what they are compared with, why it ended early ("" when it did not), what a reader
+    should know of its data, and what rewarded its samples, where that was learned."""
 
     iterations: list[IterationRecord] = Field(default_factory=list)
     comparisons: list[Comparison] = Field(default_factory=list)
     stopped: str = ""
     cautions: list[str] = Field(default_factory=list)
+    reward_model: RewardTrainingResult | None = None

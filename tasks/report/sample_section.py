@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.evaluate import Prediction
 from tasks.report.beginning import Beginning
+from tasks.report.calibration import calibration_curve
 from tasks.report.compare import difference, pair
 from tasks.report.drawing import Curve
 from tasks.report.records import IterationRecord
@@ -21,6 +22,8 @@ from tasks.report.samples import (
     rejected_reasons,
 )
 from tasks.report.tables import Row
+from tasks.reward_model.evaluation import PairEvaluation
+from tasks.reward_model.stage import RewardTrainingResult
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Samples:
     curves: list[Curve]
     kept: list[KeptSamples]
     cautions: list[str]
+    tested: list[tuple[str, PairEvaluation]]
+    """The reward model on held-out pairs, where the reward is one."""
 
 
 def read_samples(
@@ -41,23 +46,31 @@ def read_samples(
     beginning: Beginning,
     first: Beginning,
     last: Sequence[Prediction],
+    reward_model: RewardTrainingResult | None = None,
     *,
     settings: Mapping[str, Any],
     most: int,
     confidence: float,
     seed: int,
 ) -> Samples:
-    """The section of a loop from `beginning`, whose `first` iteration and `last` answers to the test rows are known."""
+    """The section of a loop from `beginning`, whose `first` iteration and `last` answers to the test rows are known;
+    `reward_model` is what rewarded, where that was learned."""
     steps, held_out = improve_steps(records, settings), held_out_reward(records)
     change = None
     if held_out is not None:
         change = _reward_change(held_out, beginning, first, last, confidence, seed)
+    held_out_pairs = reward_model.held_out if reward_model else None
+    tested = {"reward model": held_out_pairs} if held_out_pairs else {}
     return Samples(
         steps=steps,
         reasons=rejected_reasons(steps),
-        curves=draw_reward_curves(rows, steps, held_out, beginning),
+        curves=[
+            *draw_reward_curves(rows, steps, held_out, beginning),
+            *([calibration_curve(tested)] if tested else []),
+        ],
         kept=kept_samples(records, most, seed),
         cautions=reward_cautions(steps, change, confidence),
+        tested=list(tested.items()),
     )
 
 

@@ -43,13 +43,13 @@ class Step:
 
     @property
     def per_prompt(self) -> float | None:
-        """Rows kept per prompt, over all prompts, also those of which none was; None without a prompt."""
+        """Samples kept per prompt, over all prompts, also those of which none was; None without a prompt."""
         prompts = self.selection.before.prompts
-        return self.selection.after.rows / prompts if prompts else None
+        return self.selection.after.samples / prompts if prompts else None
 
     @property
     def most_per_prompt(self) -> int:
-        """Most rows kept of one prompt."""
+        """Most samples kept of one prompt."""
         return max(self.selection.after.per_prompt, default=0)
 
 

@@ -29,6 +29,7 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
         comparisons=record.comparisons,
         stopped=record.stopped,
         cautions=record.cautions,
+        reward_model=record.reward_model,
         settings=flatten(run.config.model_dump(mode="json")),
     )
     report = run.stage(stage.STAGE, ReportConfig(method=run.method), inputs, label="report")

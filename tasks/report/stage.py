@@ -32,6 +32,7 @@ from tasks.report.tables import (
     write_csv,
 )
 from tasks.report.usage import teacher_usage
+from tasks.reward_model.stage import RewardTrainingResult
 
 
 class ReportConfig(Config):
@@ -60,6 +61,8 @@ class ReportInputs(BaseModel):
     """Why the loop ended before its last iteration."""
     cautions: list[str] = Field(default_factory=list)
     """What a reader should know of the data."""
+    reward_model: RewardTrainingResult | None = None
+    """What rewarded the samples of a loop, where that was learned."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The flow's configuration, one entry per leaf ("training.learning_rate")."""
 
@@ -105,7 +108,9 @@ def run(config: ReportConfig, inputs: ReportInputs, out: Path, report: Report) -
         "confidence": config.confidence,
         "seed": config.seed,
     }
-    samples = read_samples(records, rows, beginning, first, last, **shown) if sampled else None
+    samples = (
+        read_samples(records, rows, beginning, first, last, inputs.reward_model, **shown) if sampled else None
+    )
     policies = read_policies(records, **shown) if reinforced else None
     trained = policies.figures[-1].record.trained if policies else None
     # Why a training on rewards ended is said by its own cautions.

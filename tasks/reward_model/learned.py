@@ -9,6 +9,7 @@ from tasks.core.flow_run import Run
 from tasks.core.references import ModelRef
 from tasks.reward_model import preferences, stage
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
+from tasks.reward_model.preferences import PreparedPreferences
 from tasks.reward_model.stage import RewardTrainingInputs, RewardTrainingResult
 from tasks.rewards.config import RewardConfig
 from tasks.sft.config import check_processes
@@ -23,23 +24,15 @@ def check_learned(
     base_model.locate(model, "reward_base.model")
 
 
-def learn_reward(
-    run: Run,
-    reward: RewardConfig,
-    model: ModelConfig,
-    pairs: PreferenceConfig,
-    training: RewardTrainingConfig,
-) -> ModelRef | None:
-    """The reward model trained from `model` on the pairs, and tested on those that are held out; None where no model
-    rewards."""
-    if reward.by != "model":
-        return None
-    prepared = run.stage(preferences.STAGE, pairs, preferences.inputs(pairs), label="preferences")
-    run.dataset(prepared.train, "preferences")
-    files = base_model.locate(model, "reward_base.model")
-    base = run.stage(base_model.STAGE, model, files, label="reward model (base)").model
-    inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)
-    return run.stage(stage.STAGE, training, inputs, label="reward model", training=True).model
+def check_needed(pairs: PreferenceConfig, reward: RewardConfig) -> None:
+    """Raise UserError for pairs that nothing would learn from."""
+    for field, address in (("preferences.train", pairs.train), ("preferences.test", pairs.test)):
+        if address and reward.by != "model":
+            raise UserError(
+                f"{address} is named, but rewards come by {reward.by}",
+                field=field,
+                mend="set reward.by to model, or leave the pairs out",
+            )
 
 
 @dataclass(frozen=True)
@@ -48,6 +41,7 @@ class Learned:
 
     rewarding: RewardTrainingResult | None = None
     judging: RewardTrainingResult | None = None
+    pairs: PreparedPreferences | None = None
 
     @property
     def reward(self) -> ModelRef | None:
@@ -60,13 +54,41 @@ class Learned:
         return self.judging.model if self.judging else None
 
     def metrics(self) -> dict[str, float]:
-        """How often each prefers the answer that people preferred, on the pairs that the other one learned from."""
+        """How often each prefers the answer that people preferred, on pairs that it did not learn from, with the ends
+        of the interval."""
         found = {"reward_model": self.rewarding, "judge": self.judging}
         return {
-            f"{name}/accuracy": result.held_out.accuracy
+            f"{name}/{figure}": getattr(result.held_out, figure.replace("accuracy_", ""))
             for name, result in found.items()
             if result is not None and result.held_out is not None
+            for figure in ("accuracy", "accuracy_low", "accuracy_high", "calibration_error")
         }
+
+    def cautions(self) -> list[str]:
+        """What a reader of the results should know of the pairs."""
+        found = self.pairs.cautions() if self.pairs else []
+        found += self.rewarding.cautions("reward model") if self.rewarding else []
+        return found + (self.judging.cautions("judge") if self.judging else [])
+
+
+def learn_reward(
+    run: Run,
+    reward: RewardConfig,
+    model: ModelConfig,
+    pairs: PreferenceConfig,
+    training: RewardTrainingConfig,
+) -> Learned:
+    """The reward model trained from `model` on the pairs, and tested on those that are held out. Nothing is learned
+    where no model rewards."""
+    if reward.by != "model":
+        return Learned()
+    prepared = run.stage(preferences.STAGE, pairs, preferences.inputs(pairs), label="preferences")
+    run.dataset(prepared.train, "preferences")
+    files = base_model.locate(model, "reward_base.model")
+    base = run.stage(base_model.STAGE, model, files, label="reward model (base)").model
+    inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)
+    trained = run.stage(stage.STAGE, training, inputs, label="reward model", training=True)
+    return Learned(trained, pairs=prepared)
 
 
 def check_pairs(
@@ -101,6 +123,7 @@ def learn_rewards(
     inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)
     rewarding = run.stage(stage.STAGE, training, inputs, label="reward model", training=True)
     if not judge or prepared.test is None:
-        return Learned(rewarding)
+        return Learned(rewarding, pairs=prepared)
     inputs = RewardTrainingInputs(model=base, train=prepared.test, test=prepared.train)
-    return Learned(rewarding, run.stage(stage.STAGE, training, inputs, label="judge", training=True))
+    judging = run.stage(stage.STAGE, training, inputs, label="judge", training=True)
+    return Learned(rewarding, judging, prepared)

@@ -41,6 +41,17 @@ class PreparedPreferences(BaseModel):
     shared: int
     """Training pairs left out because `test` has their prompt."""
 
+    def cautions(self) -> list[str]:
+        """What a reader of the results should know."""
+        found = {
+            "no pair (empty, equal or missing sides)": self.faulty,
+            "contradicted by another row": self.contradictory,
+            "repetitions": self.duplicates,
+            "of a prompt that is tested on": self.shared,
+        }
+        counts = ", ".join(f"{count:,} {words}" for words, count in found.items() if count)
+        return [f"Preference rows that were left out: {counts}."] if counts else []
+
 
 class Selection(NamedTuple):
     """The pairs that are taken, and how many rows were not, by reason."""

@@ -59,6 +59,12 @@ class RewardTrainingResult(BaseModel):
     peak_memory_gb: float
     """The most memory that process held until training ended."""
 
+    def cautions(self, name: str) -> list[str]:
+        """What a reader of the results should know of it; `name` is what it is called."""
+        if not self.too_long:
+            return []
+        return [f"{self.too_long:,} pairs were too long for the {name} and were left out."]
+
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
         figures = {

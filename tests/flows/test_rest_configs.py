@@ -1,6 +1,7 @@
 """The ReST configurations run with a tiny policy: sums, GSM8K, and a reward learned from preferences."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,14 @@ def write_pairs(path, numbers):
     return path
 
 
+def with_a_fault(pairs):
+    """The same pairs, and one whose sides are equal."""
+    path = pairs.with_name("preferences.jsonl")
+    said = "\n\nHuman: Which?\n\nAssistant: This."
+    path.write_text(pairs.read_text() + json.dumps({"chosen": said, "rejected": said}) + "\n")
+    return path
+
+
 def test_a_reward_model_learned_from_transcripts_rewards_the_samples(run, tiny_model, tmp_path):
     pairs, test = (
         write_pairs(tmp_path / "pairs.jsonl", range(24)),
@@ -97,7 +106,7 @@ def test_a_reward_model_learned_from_transcripts_rewards_the_samples(run, tiny_m
     )
     result = run(
         "rest-hh",
-        f"--preferences.train={pairs}",
+        f"--preferences.train={with_a_fault(pairs)}",
         f"--data.train={pairs}",
         f"--data.test={test}",
         f"--reward_base.model={tiny_model}",
@@ -116,3 +125,10 @@ def test_a_reward_model_learned_from_transcripts_rewards_the_samples(run, tiny_m
         row.input.endswith("?") and row.target.startswith("It is") for row in rows
     )  # dialogue and last reply
     assert 0 <= result["metrics"]["reward/test"] <= 1
+    figures = result["metrics"]
+    low, accuracy, high = (figures[f"reward_model/accuracy{end}"] for end in ("_low", "", "_high"))
+    assert 0 <= low <= accuracy <= high <= 1
+    page = Path(result["places"]["report"]).read_text()
+    assert "What was learned from preferences" in page
+    assert "Calibration on held-out pairs" in page
+    assert "Preference rows that were left out: 1 no pair" in page

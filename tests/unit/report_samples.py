@@ -32,6 +32,7 @@ def figures(rows: Sequence[Example], **known: Any) -> SampleFigures:
     prompts = Counter(prompt_of(row) for row in rows)
     counted = {
         "rows": len(rows),
+        "samples": len(rows),
         "prompts": len(prompts),
         "reward": sum(rewards) / len(rewards) if rewards else 0.0,
         "histogram": histogram(rewards),

@@ -25,16 +25,16 @@ ROWS = [
 
 def test_the_figures_are_those_counted_by_hand():
     figures = describe(ROWS)
-    assert (figures.rows, figures.prompts, figures.reward) == (4, 2, 0.625)
-    assert figures.per_prompt == {2: 2}
+    assert (figures.rows, figures.samples, figures.prompts, figures.reward) == (4, 3, 2, 0.5)
+    assert figures.per_prompt == {1: 1, 2: 1}
     assert figures.distinct_1 == 6 / 8  # the, cat, sat, ran, a, dog
     assert figures.distinct_2 == 4 / 5  # the cat, cat sat, cat ran, a dog
     assert (
         figures.self_similarity == 1 / 3
     )  # the cat, of three pairs of words; the second prompt has one sample
     assert (figures.words, figures.words_deviation) == (pytest.approx(8 / 3), pytest.approx((2 / 9) ** 0.5))
-    assert sum(figures.histogram) == 4
-    assert (figures.histogram[0], figures.histogram[BINS // 2], figures.histogram[-1]) == (1, 1, 2)
+    assert sum(figures.histogram) == 3
+    assert (figures.histogram[0], figures.histogram[BINS // 2], figures.histogram[-1]) == (1, 1, 1)
 
 
 def test_no_row_has_figures_too():
@@ -65,7 +65,18 @@ def test_the_stage_writes_what_it_keeps_and_describes_both_sides(tmp_path):
     kept, selection = select(tmp_path, 0.5)
     assert kept == [ROWS[0], ROWS[3]]
     assert (selection.level, selection.before.rows, selection.after.rows) == (0.5, 4, 2)
-    assert (selection.prompts_without, selection.rejected) == (0, {"low": 2})
+    # The training row that is kept is no answer of the policy's.
+    assert (selection.prompts_without, selection.rejected) == (1, {"low": 2})
+
+
+def test_training_rows_do_not_hide_a_policy_that_gets_nothing_right(tmp_path):
+    wrong = [sample(number, "no", 0.0) for number in range(3)]
+    known = [row.model_copy(update={"reward": 1.0}) for row in QUESTIONS]
+    kept, selection = select(tmp_path, 0.0, wrong + known)
+    assert kept == known
+    assert (selection.prompts_without, selection.before.reward, selection.after.reward) == (3, 0.0, 0.0)
+    assert (selection.before.per_prompt, selection.after.per_prompt) == ({1: 3}, {})
+    assert (selection.after.rows, selection.after.samples) == (3, 0)
 
 
 def test_a_level_that_nothing_passes_gives_no_row_and_no_error(tmp_path):

@@ -6,6 +6,7 @@ from tasks.core.errors import UserError
 from tasks.core.examples import Example, make_example, make_sample
 from tasks.improve.config import REST_THRESHOLDS, ImproveConfig, check, planned
 from tasks.improve.keeping import keep, prompt_of
+from tasks.sft.config import TrainingConfig
 
 QUESTIONS = [make_example("1 + 1", "2"), make_example("2 + 2", "4")]
 
@@ -71,6 +72,13 @@ def test_the_floor_holds_for_percentiles_and_the_best_n():
     assert kept(2, by="top_n", floor=0.7)[0] == "d="
 
 
+def test_rows_that_would_weigh_nothing_are_not_kept():
+    assert kept(2, by="top_n", floor=-1.0)[0] == "cde="
+    worthless = [sample(0, "a", 0.0), sample(0, "b", 0.5)]
+    assert kept(2, worthless, by="top_n", floor=-1.0)[0] == "ab"
+    assert kept(2, worthless, by="top_n", floor=-1.0, loss="reward_weighted") == ("b", {"low": 1})
+
+
 def test_of_equal_rewards_the_first_ones_are_the_best():
     equal = [sample(0, letter, 0.5) for letter in "abc"]
     assert kept(2, equal, by="top_n")[0] == "ab"
@@ -127,11 +135,13 @@ def test_what_is_set_stays():
         ("top_n", (1, 2)),
         ("top_n", (2.5,)),
         ("top_n", (0,)),
+        ("top_n", (float("inf"),)),
+        ("top_n", (float("nan"),)),
     ],
 )
 def test_levels_that_make_no_sense_are_refused(by, levels):
     with pytest.raises(UserError, match="no levels for") as caught:
-        check(ImproveConfig(by=by, levels=levels))
+        check(ImproveConfig(by=by, levels=levels), TrainingConfig())
     assert caught.value.field == "improve.levels"
 
 
@@ -139,4 +149,18 @@ def test_levels_that_make_no_sense_are_refused(by, levels):
     ("by", "levels"), [("threshold", (0, 0.9)), ("percentile", (0, 90)), ("top_n", (9, 3, 1)), ("top_n", ())]
 )
 def test_sensible_levels_pass(by, levels):
-    check(ImproveConfig(by=by, levels=levels))
+    check(ImproveConfig(by=by, levels=levels), TrainingConfig())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"weighting": "reward"}, "improve.loss=reward_weighted"),
+        ({"select": "best"}, "improve.stop_on_reward"),
+    ],
+)
+def test_what_is_the_steps_to_decide_is_refused_in_the_training(settings, words):
+    with pytest.raises(UserError) as caught:
+        check(ImproveConfig(), TrainingConfig(**settings))
+    assert caught.value.field == f"training.{next(iter(settings))}"
+    assert words in caught.value.mend

@@ -6,6 +6,7 @@ import pytest
 
 from tasks.core.config import identity
 from tasks.core.errors import UserError
+from tasks.rewards import user_function
 from tasks.rewards.config import RewardConfig, check, function_code
 
 OWN = """
@@ -31,6 +32,9 @@ def own(tmp_path, monkeypatch, request):
     name = f"own_{abs(hash(request.node.name))}"
     (tmp_path / f"{name}.py").write_text(OWN)
     (tmp_path / f"{name}_broken.py").write_text("raise RuntimeError('no licence')")
+    (tmp_path / f"{name}_ends.py").write_text("import sys\nsys.exit(0)")
+    (tmp_path / f"{name}_crashes.py").write_text("import os\nos._exit(3)")
+    (tmp_path / f"{name}_hangs.py").write_text("import time\ntime.sleep(600)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield name
@@ -56,6 +60,9 @@ def test_without_a_function_nothing_is_checked(by):
         ("function", "{own}:", "names no function", "give module:function"),
         ("function", "no_such_module:f", "'no_such_module' cannot be imported", "current folder"),
         ("function", "{own}_broken:f", "RuntimeError: no licence", "current folder"),
+        ("function", "{own}_ends:f", "SystemExit: 0", "current folder"),
+        ("function", "{own}_crashes:f", "exit code 3", "sys.exit"),
+        ("function", "{own}_hangs:f", "no answer within 2 s", "sys.exit"),
         ("function", "{own}:lenght", "has no 'lenght'", "did you mean length? functions there: length, two"),
         ("function", "{own}:number", "cannot be called", "length, two, five, rest"),
         ("function", "{own}:two", "two(prompt, completion) cannot be called: too many", "in this order"),
@@ -64,7 +71,9 @@ def test_without_a_function_nothing_is_checked(by):
         ("model", "{own}:length", "rewards come by model", "set reward.by to function"),
     ],
 )
-def test_a_function_that_cannot_be_used_is_refused_with_the_mend(own, by, function, fault, mend):
+def test_a_function_that_cannot_be_used_is_refused_with_the_mend(own, by, function, fault, mend, monkeypatch):
+    if "hangs" in function:
+        monkeypatch.setattr(user_function, "IMPORT_S", 2.0)
     with pytest.raises(UserError) as caught:
         check(RewardConfig(by=by, function=function.format(own=own)))
     assert caught.value.field == "reward.function"
