@@ -1,7 +1,7 @@
 """One reward for a whole loop: of samples, of training rows, and of the answers to a held-out set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tasks.core.config import Config
 from tasks.core.flow_run import Run
@@ -15,18 +15,26 @@ from tasks.rewards.stage import ScoreInputs, ScoreResult
 
 @dataclass(frozen=True)
 class Scoring:
-    """What rewards answers: a problem's own score, a function of the user's, or a reward model."""
+    """What rewards answers: a problem's own score, a function of the user's, or a reward model.
+
+    An answer that came before, in whatever iteration or data set, keeps the reward that it had; but for the problem's
+    own score, which is given faster than looked up.
+    """
 
     run: Run
     config: RewardConfig
     problem: ProblemConfig
     reward_model: ModelRef | None = None
+    scored: list[DatasetRef] = field(default_factory=list)
+    """What was scored so far, in order."""
 
     def score(
         self, rows: DatasetRef, *, known: Sequence[DatasetRef] = (), label: str = "score"
     ) -> ScoreResult:
         """The rows with their rewards; a row that stands in one of `known` keeps the reward it has there."""
-        return self.run.stage(stage.STAGE, self.config, self._inputs(rows, known), label=label)
+        result = self.run.stage(stage.STAGE, self.config, self._inputs(rows, known), label=label)
+        self._remember(result.rows)
+        return result
 
     def score_each(
         self,
@@ -38,7 +46,9 @@ class Scoring:
     ) -> list[ScoreResult]:
         """`score` for several data sets that do not hang on one another, each with the `known` of its own."""
         inputs = [self._inputs(*one) for one in zip(rows, known, strict=True)]
-        return self.run.stages(stage.STAGE, self.config, inputs, labels=labels, at_once=at_once)
+        results = self.run.stages(stage.STAGE, self.config, inputs, labels=labels, at_once=at_once)
+        self._remember(*(result.rows for result in results))
+        return results
 
     def of_answers(self, predictions: DatasetRef, questions: DatasetRef, *, label: str) -> ScoreResult:
         """The rewards of a student's answers, as an evaluation kept them, to `questions`."""
@@ -46,11 +56,15 @@ class Scoring:
         samples = self.run.stage(answers.STAGE, Config(), inputs, label=f"{label}: answers").samples
         return self.score(samples, label=label)
 
+    def _remember(self, *scored: DatasetRef) -> None:
+        if self.config.by != "problem":
+            self.scored.extend(ref for ref in scored if ref.rows and ref not in self.scored)
+
     def _inputs(self, rows: DatasetRef, known: Sequence[DatasetRef]) -> ScoreInputs:
         return ScoreInputs(
             rows=rows,
             problem=self.problem,
             reward_model=self.reward_model,
-            known=list(known),
+            known=[*self.scored, *(ref for ref in known if ref not in self.scored)],
             code=function_code(self.config),
         )
