@@ -3,10 +3,11 @@
     python -m tests.benchmarks.rest [ReST-EM | ReST] [SEED ...]
 
 SmolLM2-135M learns from 300 generated sums (the warm start), then samples 4 answers to each of 1,000 others, of which
-it keeps what a verifier finds right. Both methods run 3 iterations from deployments/configs/rest-arithmetic.yaml and
+it keeps what a verifier finds right. Both methods run 3 iterations from deployments/configs/rest-arithmetic.yaml, where
+the Improve steps of either start from the policy before (ReST-EM's published start, the base model, knows no sums), and
 are tested on 500 held-out sums; beside them the warm start itself, the best of its 8 samples on the same 500, and the
-300 sums alone trained for as many optimizer steps as the last policy had. Seeds are 0, 1 and 2,
-methods both, unless given.
+300 sums alone trained for as many optimizer steps as the last policy had. Seeds are 0, 1 and 2, methods both, unless
+given.
 Every arm is a flow run with cached stages beneath build/bench, so that an interrupted benchmark goes on; two run side
 by side, a core each, and write a log each to build/bench/rest.
 """
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import IO, Any
@@ -67,6 +69,12 @@ def _run(flags: list[str], said: IO[str]) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def interval(figures: dict[str, float]) -> str:
+    """An accuracy with its interval."""
+    low, middle, high = (figures[f"eval/accuracy{end}"] for end in ("_low", "", "_high"))
+    return f"{middle:.1%} ({low:.1%} to {high:.1%})"
+
+
 def main(words: list[str]) -> None:
     """Run what is missing, print a row per arm and seed, and the JSON line."""
     arms = [word for word in words if word in ARMS] or list(ARMS)
@@ -76,24 +84,26 @@ def main(words: list[str]) -> None:
     pool = ThreadPoolExecutor(AT_ONCE)
     calls = {(name, seed): pool.submit(flow, name, seed) for name in arms for seed in seeds}
     for name in arms:
-        rows = []
+        rows, rises = [], []
         for seed in seeds:
             result = calls[name, seed].result()
             warm = result["baselines"]["warm start"]
             longer = result["baselines"]["seed rows only, equal steps"]
             accuracy = [figures["eval/accuracy"] for figures in result["iterations"]]
             rows.append((warm, longer, result["iterations"]))
-            low, high = (result["iterations"][-1][f"eval/accuracy_{end}"] for end in ("low", "high"))
+            course = [warm["eval/accuracy"], *accuracy]
+            rises.append(all(before < after for before, after in pairwise(course)))
             print(
-                f"{name:8} seed {seed}: warm start {warm['eval/accuracy']:.1%}; iterations "
-                + ", ".join(f"{value:.1%}" for value in accuracy)
-                + f" ({low:.1%} to {high:.1%}); equal steps {longer['eval/accuracy']:.1%}; "
+                f"{name:8} seed {seed}: warm start {interval(warm)}; iterations "
+                + ", ".join(map(interval, result["iterations"]))
+                + f"; {'better every time' if rises[-1] else 'not better every time'}; "
+                f"equal steps {interval(longer)}; "
                 f"the warm start's best of 8 {warm['reward/test_best_of_8']:.1%}",
                 flush=True,
             )
         gains = [100 * (its[-1]["eval/accuracy"] - warm["eval/accuracy"]) for warm, _, its in rows]
         over_longer = [100 * (its[-1]["eval/accuracy"] - longer["eval/accuracy"]) for _, longer, its in rows]
-        summary[name] = {"gain": mean(gains), "gains": gains, "over_equal_steps": over_longer}
+        summary[name] = {"gain": mean(gains), "gains": gains, "over_equal_steps": over_longer, "rises": rises}
         print(
             f"{name:8} gains {mean(gains):+.1f} points over the warm start, "
             f"{mean(over_longer):+.1f} over equal steps"

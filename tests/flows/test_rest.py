@@ -1,5 +1,6 @@
 """ReST by its command: what it prints, keeps and records, how it stops, and that running it again does no work."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,21 @@ def test_mistakes_end_before_anything_is_loaded(loop, changes, field):
     assert field in printed
     assert "Traceback" not in printed
     assert not loop.manifests()
+
+
+def test_two_filters_lie_side_by_side_with_the_names_that_every_loop_has(finished, tmp_path, capsys):
+    from flows.__main__ import main
+
+    loop, first = finished
+    second = loop.run(improve__by="top_n", improve__levels="[2.0,1.0]", iterations=1)
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    assert main(["compare", f"--page={page}", first["mlflow_run_id"], second["mlflow_run_id"]]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["parameters"]["improve.by"] == ["threshold", "top_n"]
+    assert found["parameters"]["iterations"] == ["2", "1"]
+    for run, result in zip(found["runs"], (first, second), strict=True):
+        assert run["curves"].keys() >= SHARED_NAMES | REWARD_NAMES
+        values = [[number, figures["reward/test"]] for number, figures in enumerate(result["iterations"], 1)]
+        assert run["curves"]["reward/test"] == values
+    assert "reward/test" in page.read_text()
