@@ -2,10 +2,12 @@
 
 import json
 import re
+import shlex
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.__main__ import main
 from tasks.core.command_line import read_config
@@ -26,6 +28,33 @@ def test_a_config_opens_with_the_command_that_runs_it_and_fits_its_flow(path, mo
         assert ROOT / command["path"] == path
     flow = import_module(f"flows.{(command['flow'] or 'llm2llm').replace('-', '_')}")
     assert isinstance(read_config(flow.CONFIG, "test", [f"--config={path}"]), flow.CONFIG)
+
+
+def of_the_kubernetes_job() -> list[str]:
+    """The arguments of the training in infra/kubernetes/train."""
+    jobs = yaml.safe_load_all((ROOT / "infra/kubernetes/train/job.yaml").read_text(encoding="utf-8"))
+    job = next(one for one in jobs if one["kind"] == "Job")
+    words: list[str] = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    return words
+
+
+def of_the_slurm_template() -> list[str]:
+    """The example in the head of the template, with the sizes that it adds of the allocation which it asks for."""
+    text = (ROOT / "infra/slurm/train.sbatch").read_text(encoding="utf-8")
+    example = next(line for line in text.splitlines() if line.startswith("# sbatch "))
+    asked = dict(re.findall(r"^#SBATCH --(nodes|gpus-per-node)=(\d+)$", text, re.MULTILINE))
+    sizes = [f"--launch.nodes={asked['nodes']}", f"--launch.processes={asked['gpus-per-node']}"]
+    return [*shlex.split(example)[3:], *sizes]
+
+
+@pytest.mark.parametrize("words", [of_the_kubernetes_job, of_the_slurm_template])
+def test_a_command_for_several_machines_passes_its_flow_s_check(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    name, *flags = words()
+    flow = import_module(f"flows.{name}")
+    config = read_config(flow.CONFIG, "test", flags)
+    flow.check(config)
+    assert config.launch.total == 16
 
 
 def test_the_gsm8k_config_runs_with_a_tiny_student_and_a_scripted_teacher(
