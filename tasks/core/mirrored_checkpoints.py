@@ -25,6 +25,10 @@ FOLDER = "checkpoints"
 WHOLE = ("whole.json", "state.json")
 """The last file of a checkpoint: of one that transformers wrote, of one of PPO's own."""
 POLL_S = 2.0
+LAST_S = 60.0
+"""How long a training that ended early, by a signal most of all, waits for its last checkpoint to reach the store: a
+machine that is taken away is there for some two minutes, of which `launch.grace_s` went into writing it."""
+_LEFT_S = 5.0
 
 
 class Mirror(BaseModel):
@@ -41,20 +45,33 @@ class Mirror(BaseModel):
 def mirrored(store: Store, stage: str, key: str, work: Path) -> Iterator[None]:
     """Put back what an attempt on another machine left, then mirror what is written within the block.
 
-    A store that fails meanwhile is no reason to end a training: that is said, and the next checkpoint tried.
+    A store that fails meanwhile is no reason to end a training: that is said, and the next checkpoint tried. A block
+    that raises, as one does that was asked to end, has left its last checkpoint just now: that one is waited for, for
+    `LAST_S` seconds.
     """
     root, local = f"{stage}/{key}/{FOLDER}", work / FOLDER
     restore(store, root, local)
-    stop = threading.Event()
+    ended, stop = threading.Event(), threading.Event()
     thread = threading.Thread(
-        target=_follow, args=(store, root, local, stop), name="checkpoints", daemon=True
+        target=_follow, args=(store, root, local, ended, stop), name="checkpoints", daemon=True
     )
     thread.start()
     try:
         yield
-    finally:
-        stop.set()
-        thread.join()
+    except BaseException:
+        try:
+            ended.set()
+            thread.join(LAST_S)
+            if thread.is_alive():
+                took = f"the last took longer than {LAST_S:g} s"
+                print(f"checkpoints are not mirrored: {took}", file=sys.stderr, flush=True)
+        finally:  # a second signal ends the wait
+            stop.set()
+            thread.join(_LEFT_S)  # longer where the store is silent; the thread does not keep the process
+        raise
+    stop.set()  # the result comes in the place of the checkpoints
+    ended.set()
+    thread.join()
 
 
 def restore(store: Store, root: str, local: Path) -> None:
@@ -125,11 +142,16 @@ def whole(local: Path) -> list[Path]:
     ]
 
 
-def _follow(store: Store, root: str, local: Path, stop: threading.Event) -> None:
+def _follow(store: Store, root: str, local: Path, ended: threading.Event, stop: threading.Event) -> None:
+    """Mirror until `ended` is set, and what is there then, which has to be all; `stop` breaks off."""
     done: set[str] = set()
-    while not stop.wait(POLL_S):
+    last = False
+    while not last:
+        last = ended.wait(POLL_S)
+        if stop.is_set():
+            return
         names = {path.name for path in whole(local)}
-        if names == done:
+        if names == done and not last:
             continue
         try:
             mirror_now(store, root, local, stop)

@@ -163,3 +163,73 @@ def test_a_store_that_fails_does_not_end_the_stage(store, work, monkeypatch, cap
                 said += capsys.readouterr().err
                 time.sleep(0.05)
     assert names(work) == ["checkpoint-10"]
+
+
+class Ended(Exception):
+    """What ends a stage that is asked to end."""
+
+
+def end_early(store, work, wait=None):
+    """A stage that ends by an error right behind a checkpoint, or when it has waited for something."""
+    with mirrored(store, "train", "key", work):
+        write(work, "checkpoint-10")
+        assert wait is None or wait.wait(60)
+        raise Ended
+
+
+def manifests(store):
+    return [name for name in store.listing(ROOT) if name.endswith(".json") and name.count("/") == 3]
+
+
+def test_what_a_stage_leaves_as_it_ends_early_is_mirrored_before_its_error_goes_on(store, work):
+    with pytest.raises(Ended):
+        end_early(store, work)
+    lost(work)
+    restore(store, ROOT, work / "checkpoints")
+    assert names(work) == ["checkpoint-10"]
+
+
+def test_what_is_on_its_way_as_a_stage_ends_early_arrives(store, work, monkeypatch):
+    from tests.faulty_s3 import Fault, FaultyS3
+
+    monkeypatch.setattr(mirrored_checkpoints, "POLL_S", 0.05)
+    under_way = threading.Event()
+
+    def slow(seen):
+        if seen.method != "PUT":
+            return None
+        under_way.set()
+        return Fault(delay_s=1.0)
+
+    with FaultyS3(os.environ["AWS_ENDPOINT_URL"], slow) as proxy:
+        slowly = Store(store.root)
+        with pytest.raises(Ended):
+            end_early(slowly, work, under_way)
+        sent = [seen.target for seen in proxy.seen if seen.method == "PUT" and "weights" in seen.target]
+    assert len(sent) == 1  # it was not begun again
+    assert len(manifests(Store(store.root))) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [({"status": 403, "code": "AccessDenied"}, "AccessDenied"), ({"delay_s": 3.0}, "longer than 0.2 s")],
+)
+def test_a_stage_that_ends_early_says_what_kept_its_last_checkpoint_from_the_store(
+    store, work, monkeypatch, capsys, fault, said
+):
+    from tests.faulty_s3 import Fault, FaultyS3
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    if "delay_s" in fault:
+        monkeypatch.setattr(mirrored_checkpoints, "LAST_S", 0.2)
+    refuse = FaultyS3(
+        os.environ["AWS_ENDPOINT_URL"], lambda seen: Fault(**fault) if seen.method == "PUT" else None
+    )
+    with refuse:
+        failing = Store(store.root)
+        with pytest.raises(Ended):
+            end_early(failing, work)
+    message = capsys.readouterr().err
+    assert "checkpoints are not mirrored" in message
+    assert said in message
+    assert manifests(Store(store.root)) == []
