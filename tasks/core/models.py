@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import UserError
 from tasks.core.generators.base import Message
+from tasks.core.launching.fsdp import holds_a_part
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 
@@ -30,7 +31,8 @@ def load_tokenizer(ref: ModelRef) -> "PreTrainedTokenizerBase":
 def load_model(
     ref: ModelRef, *, precision: Precision = "auto", four_bit: bool = False, train_adapter: bool = False
 ) -> "PreTrainedModel":
-    """The model of a reference, on the accelerator if there is one.
+    """The model of a reference, on the accelerator if there is one; what several processes are to share stays where it
+    was read.
 
     An adapter is merged into its base, which makes inference as fast as with full weights; with `train_adapter` it
     stays apart and trainable. `four_bit` quantises the base to NF4 (bitsandbytes).
@@ -51,7 +53,10 @@ def load_model(
         model.active_peft_config.base_model_name_or_path = str(fetch(ref.base))  # saved as a digest alone
         if not train_adapter:
             model = model.merge_and_unload()
-    if torch.cuda.is_available() and not four_bit and not is_deepspeed_zero3_enabled():
+    in_parts = (
+        is_deepspeed_zero3_enabled() or holds_a_part()
+    )  # whoever cuts it up brings each part to its device
+    if torch.cuda.is_available() and not four_bit and not in_parts:
         model = model.to("cuda")  # the process's own device, once its trainer's arguments are made
     return model
 

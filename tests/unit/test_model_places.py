@@ -1,4 +1,4 @@
-"""Equal models are equal files, wherever they and their base lie."""
+"""Equal models are equal files, wherever they and their base lie; and where their weights are, once they are read."""
 
 import json
 import shutil
@@ -95,3 +95,24 @@ def test_tidying_removes_what_a_trainer_leaves_and_any_folder_of_a_base(tmp_path
     before = folder_digest(tmp_path)
     tidy_model(tmp_path)
     assert folder_digest(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("fsdp", "processes", "moved"), [("", "8", 1), ("true", "8", 0), ("true", "1", 1), ("true", "", 1)]
+)
+def test_a_model_that_fsdp_cuts_up_is_not_put_on_every_gpu_first(
+    tiny_ref, monkeypatch, fsdp, processes, moved
+):
+    """What is no training runs in one process of the same launcher, and wants its model on the GPU."""
+    import torch
+
+    places = []
+    for name, value in (("ACCELERATE_USE_FSDP", fsdp), ("WORLD_SIZE", processes)):
+        if value:
+            monkeypatch.setenv(name, value)
+        else:
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, place: places.append(place) or self)
+    load_model(tiny_ref, precision="float32")
+    assert places == ["cuda"] * moved

@@ -27,3 +27,9 @@ def asks_for_fsdp(launcher: str, config_file: str) -> bool:
 def in_fsdp() -> bool:
     """Whether accelerate's launcher has told this process to share its training by FSDP."""
     return os.environ.get("ACCELERATE_USE_FSDP") == "true"
+
+
+def holds_a_part() -> bool:
+    """Whether this is one of several processes that FSDP shares a model among. A stage that is no training runs in one
+    process, launched as trainings are."""
+    return in_fsdp() and int(os.environ.get("WORLD_SIZE", "1")) > 1
