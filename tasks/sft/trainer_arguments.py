@@ -60,7 +60,9 @@ def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, A
         )
     if config.deepspeed:
         build_operator()
-    return {
+    # QLoRA (arXiv 2305.14314, section 3): its moments lie in pages that leave the GPU where a long row needs the room.
+    paged = config.method == "qlora" and torch.cuda.is_available()
+    return ({"optim": "paged_adamw_32bit"} if paged else {}) | {
         "output_dir": str(checkpoints),
         "learning_rate": config.learning_rate,
         "num_train_epochs": config.epochs,

@@ -19,9 +19,11 @@ from tasks.ppo.roles_config import RolesConfig, check
 from tasks.ppo.stage import STAGE, PolicyTrainingInputs
 from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.problems.base import ProblemConfig
+from tasks.reward_model.config import RewardTrainingConfig
 from tasks.rewards.config import RewardConfig
 from tasks.sft import stage as sft
 from tasks.sft.config import TrainingConfig, check_processes
+from tasks.sft.trainer_arguments import trainer_arguments
 from tests.tiny_model import build_tiny_model
 from tests.unit.ppo_roles import roles_on, rollout
 from tests.unit.reward_pairs import TEST, train_reward
@@ -127,6 +129,23 @@ def test_a_student_is_fine_tuned_on_four_bit_weights(tmp_path: Path, base: Model
     out = tmp_path / "out"
     out.mkdir()
     assert moved(sft.STAGE.run(config, inputs, out, lambda event: None).model) > 1e-3
+
+
+@pytest.mark.parametrize("config", [TrainingConfig, RewardTrainingConfig])
+def test_on_a_gpu_the_moments_are_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any):
+    """As QLoRA's are; all else, and machines without a GPU, keep torch's optimizer."""
+    from transformers.training_args import OptimizerNames
+
+    def optimizer(method: str, gpu: bool) -> str | None:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: gpu)
+            keywords = trainer_arguments(config(method=method, precision="float32"), tmp_path)
+        return keywords.get("optim")
+
+    assert OptimizerNames(optimizer("qlora", gpu=True)) is OptimizerNames.PAGED_ADAMW
+    assert [optimizer(method, gpu) for method, gpu in (("qlora", False), ("lora", True), ("full", True))] == [
+        None
+    ] * 3
 
 
 def test_without_bitsandbytes_each_is_refused_by_its_field(monkeypatch: pytest.MonkeyPatch):
