@@ -23,6 +23,7 @@ from tasks.sft.config import TrainingConfig, check_processes
 from tasks.sft.shared_batches import SHARE, share, sharing
 from tasks.sft.stage import TrainingInputs, TrainingResult
 from tests.fsdp_on_cpus import write_fsdp_config
+from tests.srun import allocate_two_machines
 
 LAYOUTS = ("", "zero2", "zero3")
 WITH_ZERO = [pytest.param(name, marks=pytest.mark.slow) if name else name for name in LAYOUTS]
@@ -46,6 +47,7 @@ def train(
     *,
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     fsdp: str = "",
+    nodes: int = 1,
     **settings: Any,
 ) -> tuple[list[float], dict[str, Any]]:
     """The losses of all steps, and the weights. `fsdp` is accelerate's file."""
@@ -61,7 +63,7 @@ def train(
         on_event(event)
 
     settings_of_launch = LaunchConfig(
-        processes=processes, launcher="accelerate" if fsdp else "auto", config_file=fsdp
+        processes=processes, nodes=nodes, launcher="accelerate" if fsdp else "auto", config_file=fsdp
     )
     manifest = compute(sft.STAGE, config, inputs, Store(str(folder)), settings_of_launch, hear)
     losses = [event["train/loss"] for event in events if "train/loss" in event]
@@ -149,6 +151,17 @@ def test_fsdp_trains_what_one_process_does_and_goes_on_from_its_checkpoint(
     assert 0 < len(losses) < len(undisturbed) == 120
     assert losses == pytest.approx(undisturbed[-len(losses) :], abs=1e-3)
     same(weights, expected)
+
+
+@pytest.mark.slow
+def test_fsdp_over_two_machines_trains_what_one_process_does(
+    tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef, alone: Any, monkeypatch: pytest.MonkeyPatch
+):
+    allocate_two_machines(tmp_path, monkeypatch)
+    file = write_fsdp_config(tmp_path / "fsdp.yaml")
+    losses, weights = train(tmp_path / "store", tiny_ref, rows, 1, fsdp=file, nodes=2)
+    assert losses == pytest.approx(alone[0], abs=1e-3)
+    same(weights, alone[1])
 
 
 @pytest.mark.slow

@@ -174,6 +174,14 @@ def all_reduce(config: dict[str, Any], inputs: dict[str, Any], out: Path, report
     return {**result, "device": os.environ.get("DS_ACCELERATOR"), "threads": os.environ["OMP_NUM_THREADS"]}
 
 
+def accelerate_environment(
+    config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Report
+) -> dict[str, Any]:
+    """What this rank would be told by accelerate's launcher, and how many there are."""
+    told = {name: value for name, value in os.environ.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+    return {"told": told, "world": int(os.environ["WORLD_SIZE"])}
+
+
 def compute(config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Report) -> dict[str, Any]:
     """Uses every pool of threads and processes that a fork can break: OpenBLAS, OpenMP, autograd, workers."""
     preloaded = {"torch", "transformers", "peft", "trl.trainer.sft_trainer"} <= sys.modules.keys()

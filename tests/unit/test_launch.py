@@ -16,7 +16,7 @@ from tasks.core.launching import forking
 from tasks.core.launching.child import resolve
 from tasks.core.launching.endings import conclude, log_tail, mask_secrets
 from tasks.core.launching.job import EventReader, write_json
-from tasks.core.launching.launch import LaunchConfig, launch
+from tasks.core.launching.launch import LaunchConfig, check_launch, launch
 from tests.unit.launch_jobs import all_dead
 
 
@@ -345,6 +345,31 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(
     assert caught.value.field == field
     assert caught.value.mend
     assert not (tmp_path / "job").exists()
+
+
+def on_machines(file: Path, text: str, nodes: int) -> LaunchConfig:
+    """Settings of accelerate's launcher, whose file has this text."""
+    file.write_text(text)
+    given = {"launcher": "accelerate", "config_file": str(file), "processes": 2, "nodes": nodes}
+    return LaunchConfig.model_validate(given)
+
+
+@pytest.mark.parametrize("settings", ["distributed_type: MULTI_GPU", "deepspeed_config: {zero_stage: 2}"])
+def test_accelerate_s_launcher_is_refused_machines_that_it_cannot_reach(
+    tmp_path: Path, settings: str
+) -> None:
+    check_launch(on_machines(tmp_path / "accelerate.yaml", settings, nodes=1))
+    with pytest.raises(UserError, match="this machine alone") as caught:
+        check_launch(on_machines(tmp_path / "accelerate.yaml", settings, nodes=2))
+    assert caught.value.field == "launch.nodes"
+    assert "auto" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "settings", ["distributed_type: FSDP", "deepspeed_config: {deepspeed_hostfile: /etc/hosts}"]
+)
+def test_and_is_not_where_torchrun_or_deepspeed_reaches_them(tmp_path: Path, settings: str) -> None:
+    check_launch(on_machines(tmp_path / "accelerate.yaml", settings, nodes=2))
 
 
 def test_a_json_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ import yaml
 from tasks.core.errors import StageFailed, UserError
 from tasks.core.launching import forking
 from tasks.core.launching.launch import LaunchConfig, launch
+from tests.fsdp_on_cpus import write_fsdp_config
+from tests.srun import allocate_two_machines
 from tests.unit.launch_jobs import all_dead
 
 LAUNCHING = """
@@ -196,21 +197,7 @@ def test_two_ranks_reduce_together_and_the_first_answers(
 
 
 def test_two_machines_are_reached_through_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Stands in for srun: the same command on "two machines", which are this one twice.
-    srun = tmp_path / "bin" / "srun"
-    srun.parent.mkdir()
-    srun.write_text(
-        f"#!{sys.executable}\n"
-        "import subprocess, sys\n"
-        "assert sys.argv[1:3] == ['--nodes=2', '--ntasks=2'], sys.argv\n"
-        "command = sys.argv[1:]\n"
-        "while command[0].startswith('--'): command.pop(0)\n"
-        "nodes = [subprocess.Popen(command) for _ in range(2)]\n"
-        "sys.exit(max(node.wait() for node in nodes))\n"
-    )
-    srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    allocate_two_machines(tmp_path, monkeypatch)
     result = run("all_reduce", tmp_path / "job", nodes=2, timeout_s=120)
     assert (result["sum"], result["rank"], result["world"]) == (11, 0, 2)
 
@@ -243,6 +230,20 @@ def test_accelerate_starts_the_ranks_of_a_deepspeed_file(tmp_path: Path) -> None
     file = write_accelerate_config(tmp_path / "accelerate.yaml", **settings)
     result = run("all_reduce", tmp_path / "job", launcher="accelerate", processes=2, config_file=file)
     assert (result["sum"], result["world"]) == (11, 2)
+
+
+def test_a_file_for_fsdp_is_followed_on_several_machines_as_on_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_fsdp_config(tmp_path / "fsdp.yaml")
+    settings = {"launcher": "accelerate", "config_file": file, "timeout_s": 240}
+    one = run("accelerate_environment", tmp_path / "one", processes=2, **settings)
+    assert one["told"]["ACCELERATE_USE_FSDP"] == "true"
+    assert one["told"]["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
+    allocate_two_machines(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    two = run("accelerate_environment", tmp_path / "two", nodes=2, **settings | {"config_file": "fsdp.yaml"})
+    assert two == one
 
 
 def test_fewer_processes_than_asked_for_are_an_error_and_not_a_slow_run(tmp_path: Path) -> None:

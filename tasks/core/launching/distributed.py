@@ -62,10 +62,14 @@ def torchrun_command(settings: Processes, job: Path) -> list[str]:
 
     One machine rendezvouses with itself on a free port. Several are reached with Slurm's srun, from inside an
     allocation, or start their parts themselves (`tasks.core.launching.nodes`); the job folder must lie on a file system
-    that they share. Raises UserError where there is neither.
+    that they share, and so must an accelerate configuration file, which every process then follows. Raises UserError
+    where there is neither.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={settings.processes}"]
     module = ["-m", "tasks.core.launching.child", str(job)]
+    if settings.config_file:
+        file = str(Path(settings.config_file).absolute())
+        module = ["-m", "tasks.core.launching.accelerated", str(job), file]
     if settings.nodes == 1:
         return [*torchrun, "--standalone", *module]
     nodes = str(settings.nodes)
@@ -76,8 +80,7 @@ def torchrun_command(settings: Processes, job: Path) -> list[str]:
         raise UserError(
             f"{settings.nodes} machines were asked for outside of a Slurm allocation",
             field="launch.nodes",
-            mend="Start the flow inside one (infra/slurm), as infra/kubernetes/train does, "
-            "or set launch.launcher to accelerate.",
+            mend="Start the flow inside one (infra/slurm), or as infra/kubernetes/train does.",
         )
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
     endpoint = f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"
@@ -85,7 +88,7 @@ def torchrun_command(settings: Processes, job: Path) -> list[str]:
 
 
 def accelerate_command(settings: Processes, job: Path) -> list[str]:
-    """The command that runs `job` as an accelerate configuration file says."""
+    """The command that runs `job` as an accelerate configuration file says, here or on the machines it names."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={settings.config_file}"]
     size = [f"--num_processes={settings.total}", f"--num_machines={settings.nodes}"]
     port = ["--main_process_port=0"] if settings.nodes == 1 else []

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,8 +12,19 @@ from tasks.core.errors import UserError
 def asks_for_fsdp(launcher: str, config_file: str) -> bool:
     """Whether trainings that are launched so are shared by FSDP; False for a file that is missing, which `check_launch`
     refuses, or no mapping. Raises UserError for a file that is no YAML."""
-    if launcher != "accelerate" or not Path(config_file).is_file():
-        return False
+    return launcher == "accelerate" and _read(config_file).get("distributed_type") == "FSDP"
+
+
+def names_machines(config_file: str) -> bool:
+    """Whether an accelerate configuration file lets DeepSpeed's own launcher reach the machines of a list. Raises as
+    `asks_for_fsdp`."""
+    deepspeed = _read(config_file).get("deepspeed_config")
+    return isinstance(deepspeed, dict) and bool(deepspeed.get("deepspeed_hostfile"))
+
+
+def _read(config_file: str) -> dict[str, Any]:
+    if not Path(config_file).is_file():
+        return {}
     try:
         settings = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -21,7 +33,7 @@ def asks_for_fsdp(launcher: str, config_file: str) -> bool:
             field="launch.config_file",
             mend="name a file that `accelerate config` has written",
         ) from error
-    return isinstance(settings, dict) and settings.get("distributed_type") == "FSDP"
+    return settings if isinstance(settings, dict) else {}
 
 
 def in_fsdp() -> bool:

@@ -23,6 +23,7 @@ from tasks.core.launching.distributed import (
 )
 from tasks.core.launching.endings import conclude, log_tail
 from tasks.core.launching.forking import fork_server
+from tasks.core.launching.fsdp import asks_for_fsdp, names_machines
 from tasks.core.launching.job import (
     LEFT_BY_AN_ATTEMPT,
     METRICS,
@@ -47,11 +48,12 @@ class LaunchConfig(Config):
     processes: int = Field(1, ge=1, le=1024)
     """Processes per machine, usually one per GPU."""
     nodes: int = Field(1, ge=1, le=1024)
-    """Machines; more than one need a Slurm allocation, the pods of infra/kubernetes/train, or launcher accelerate."""
+    """Machines; more than one need a Slurm allocation, or the pods of infra/kubernetes/train."""
     launcher: Literal["auto", "fork", "torchrun", "accelerate"] = "auto"
     """auto forks a single process from one that has the libraries loaded, and takes torchrun for several."""
     config_file: str = ""
-    """An accelerate configuration file (DeepSpeed, FSDP, hosts), for launcher accelerate only."""
+    """An accelerate configuration file (DeepSpeed, FSDP, hosts), for launcher accelerate only. One for FSDP is
+    followed on several machines too: torchrun reaches them, as it does without a file."""
     timeout_s: float = Field(0.0, ge=0.0)
     """End the stage, as failed, when it has run for this many seconds; 0 is no limit."""
     grace_s: float = Field(25.0, ge=0.0, le=600.0)
@@ -136,6 +138,13 @@ def check_launch(settings: LaunchConfig) -> None:
             field="launch.config_file",
             mend="Name a file that `accelerate config` has written.",
         )
+    over_machines = settings.launcher == "accelerate" and settings.nodes > 1
+    if over_machines and not (_follows_file(settings) or names_machines(settings.config_file)):
+        raise UserError(
+            "accelerate's launcher starts processes on this machine alone, and the file is not one for FSDP",
+            field="launch.nodes",
+            mend="Set launch.launcher to auto and leave the file out; for ZeRO set `deepspeed` of the training.",
+        )
     if settings.launcher == "fork" and settings.total > 1:
         raise UserError(
             f"launcher fork starts one process, {settings.total} were asked for",
@@ -147,11 +156,16 @@ def check_launch(settings: LaunchConfig) -> None:
 def _command(settings: LaunchConfig, job: Path) -> list[str] | None:
     """The launcher program's command line; None to fork."""
     check_launch(settings)
-    if settings.launcher == "accelerate":
+    if settings.launcher == "accelerate" and not _follows_file(settings):
         return accelerate_command(settings, job)
     if settings.launcher == "torchrun" or settings.total > 1:
         return torchrun_command(settings, job)
     return None
+
+
+def _follows_file(settings: LaunchConfig) -> bool:
+    """Whether torchrun starts processes that follow accelerate's file by themselves."""
+    return settings.nodes > 1 and asks_for_fsdp(settings.launcher, settings.config_file)
 
 
 def _start(command: list[str] | None, job: Path, settings: LaunchConfig) -> _Running:
