@@ -5,10 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.core.config import Config
+from tasks.core.errors import UserError
 from tasks.core.launching.zero import LAYOUTS
 from tasks.plan.memory import GB, Machine, needed
 from tasks.plan.remedies import changed, setting
 from tasks.plan.stages import StagePlan, plan_stages
+from tasks.ppo import config as ppo_config
+from tasks.ppo import sharding
+from tasks.ppo.group_config import check_group
+from tasks.sft.config import check_sharing
 
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
 TRAININGS = {"fine-tune": "training", "reward": "reward_model", "ppo": "ppo"}
@@ -31,7 +36,9 @@ class Layout:
 
 def layouts(config: Config, machine: Machine, gigabytes: float, *, prompt: int) -> list[Layout]:
     """The layouts in which every training fits on devices of so many GB (10^9 bytes), fewest devices first, and of
-    those the one that sends least between devices. Stages that one device does alone are not asked."""
+    those the one that sends least between devices. Stages that one device does alone are not asked.
+
+    Raises UserError for settings that the flow refuses in any layout."""
     found = []
     for layout in _candidates(config):
         stages = plan_stages(
@@ -61,15 +68,31 @@ def shared_parts(config: Any) -> list[str]:
     return parts
 
 
+def check_layout(config: Any, layout: Layout) -> None:
+    """Raise UserError for a layout that the flow itself would refuse."""
+    config = in_layout(config, layout)
+    for part in shared_parts(config):
+        if part != "ppo":
+            check_sharing(setting(config, part), layout.devices, field=part)
+            continue
+        ppo_config.check_processes(config.ppo, layout.devices)
+        sharding.check(config.ppo, config.roles, layout.devices)
+        check_group(config.ppo, config.group, config.roles)
+
+
 def _candidates(config: Any) -> Iterator[Layout]:
-    parts = shared_parts(config)
-    most = min(setting(config, f"{part}.batch_size") for part in parts)
-    names = [
-        name for name in LAYOUTS if not ("ppo" in parts and "offload" in name)
-    ]  # PPO knows no offloading
+    most = min(setting(config, f"{part}.batch_size") for part in shared_parts(config))
+    check_layout(config, Layout(1, ""))  # what one process cannot follow is no matter of the layout
     for devices in DEVICES:
         if devices > most:
             return
-        yield Layout(devices, "")
-        if devices > 1:
-            yield from (Layout(devices, name) for name in names)
+        names = ["", *LAYOUTS] if devices > 1 else [""]
+        yield from (layout for name in names if _is_taken(config, layout := Layout(devices, name)))
+
+
+def _is_taken(config: Any, layout: Layout) -> bool:
+    try:
+        check_layout(config, layout)
+    except UserError:
+        return False
+    return True

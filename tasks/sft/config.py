@@ -45,10 +45,15 @@ def check(config: TrainingConfig, *, has_validation: bool, processes: int = 1) -
 
 def check_processes(config: OptimiserConfig, processes: int, *, field: str) -> None:
     """Raise UserError when a training with these settings, which stand in `field`, cannot be shared by so many
-    processes."""
-    check_share(config.batch_size, processes, field="launch.processes")
+    processes, or not run on this machine at all."""
+    check_sharing(config, processes, field=field)
     if config.method == "qlora":
         check_four_bit(field=f"{field}.method")
+
+
+def check_sharing(config: OptimiserConfig, processes: int, *, field: str) -> None:
+    """The same of what hangs on the settings alone, whatever is installed here."""
+    check_share(config.batch_size, processes, field="launch.processes")
     if config.deepspeed:
         read_deepspeed(config.deepspeed, field=f"{field}.deepspeed")
         if config.method == "qlora":

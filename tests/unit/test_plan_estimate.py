@@ -9,6 +9,7 @@ from flows.perl import PERLConfig
 from flows.rest import ReSTConfig
 from tasks.base_model import ModelConfig
 from tasks.core.config import Config
+from tasks.core.errors import UserError
 from tasks.plan.estimate import estimates
 from tasks.plan.known_models import architecture_of
 from tasks.plan.layouts import Layout, in_layout, layouts, trainings
@@ -18,6 +19,8 @@ from tasks.plan.speed import SPEEDS, Pass, Speed, calibrated, seconds
 from tasks.plan.stages import plan_stages
 from tasks.plan.storage import Stored, stored
 from tasks.plan.work import Amounts, Work, work_of
+from tasks.ppo import training_config
+from tasks.sft.config import check_sharing
 
 AMOUNTS = Amounts(rows=100, test_rows=40, pairs=30, row_tokens=50, failing=0.2, kept=0.25)
 SHAPE = architecture_of(ModelConfig(model="smollm2-135m"), field="model")
@@ -118,6 +121,55 @@ def fits(config: Config, layout: Layout) -> bool:
 def test_no_more_devices_than_rows_of_a_batch():
     config = large(LLM2LLMConfig(), **{"training.batch_size": 4})
     assert {one.devices for one in layouts(config, GPU, 80.0, prompt=512)} == {1, 2, 4}
+
+
+QLORA = {"training.method": "qlora", "student.model": "falcon-180b", "training.gradient_checkpointing": True}
+FULL = {
+    "policy.model": "llama-3.1-8b",
+    "training.method": "full",
+    "reward_model.method": "full",
+    "roles.method": "full",
+}
+
+
+def test_four_bit_weights_are_recommended_without_deepspeed_which_the_flow_refuses():
+    config = large(LLM2LLMConfig(), **QLORA)
+    found = layouts(config, GPU, 141.0, prompt=512)
+    assert found
+    assert {one.deepspeed for one in found} == {""}
+    for one in found:
+        check_sharing(in_layout(config, one).training, one.devices, field="training")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        FULL,
+        {"roles.method": "qlora", "training.batch_size": 32},
+        {"roles.value": "model"},
+        {"ppo.minibatch_size": 12, "ppo.batch_size": 60},
+        {"ppo.algorithm": "rloo"},
+    ],
+)
+def test_every_layout_of_ppo_that_is_recommended_is_one_that_the_flow_takes(changes):
+    config = large(PERLConfig(), **{"training.batch_size": 64, "reward_model.batch_size": 64} | changes)
+    config = changed(config, {"ppo.max_new_tokens": 32})
+    found = layouts(config, GPU, 2000.0, prompt=64)  # all of them fit
+    assert len(found) > 2
+    for one in found:
+        shared = in_layout(config, one)
+        for part in ("training", "reward_model"):
+            check_sharing(getattr(shared, part), one.devices, field=part)
+        if changes.get("roles.method") != "qlora":  # which needs a library that may be missing here
+            training_config.check(shared.policy_training(), processes=one.devices)
+        assert not (changes and one.deepspeed) or "ppo.minibatch_size" in changes
+
+
+def test_a_mistake_that_no_layout_mends_is_told_as_the_flow_tells_it():
+    config = large(PERLConfig(), **{"ppo.algorithm": "rloo", "group.responses": 7})
+    with pytest.raises(UserError, match="7 responses to each prompt"):
+        layouts(config, GPU, 80.0, prompt=64)
 
 
 def test_the_cheapest_layout_is_taken_and_large_answering_stages_are_spread():
