@@ -7,7 +7,7 @@ from tasks import base_model
 from tasks.core.errors import UserError
 from tasks.core.launching.forking import GPU_DEVICES
 from tasks.plan.devices import judge
-from tasks.plan.memory import CONTEXT, CPU, GB, GPU, Machine, Memory
+from tasks.plan.memory import CONTEXT, CPU, GB, GPU, Machine
 from tasks.plan.sharing import launched
 from tasks.plan.stages import plan_stages, planned_model
 
@@ -29,8 +29,8 @@ def check_model(config: Any) -> None:
         stages = plan_stages(config, machine, prompt=prompt)
     except UserError:  # what is wrong with it is said where it is used
         return
-    worst = max(stages, key=lambda stage: lasting(stage.memory), default=None)
-    if worst is None or lasting(worst.memory) <= bytes_there:
+    worst = max(stages, key=lambda stage: stage.memory.lasting, default=None)
+    if worst is None or worst.memory.lasting <= bytes_there:
         return
     verdict = judge(config, machine, (bytes_there + CONTEXT) / GB, prompt=prompt)
     mend = (
@@ -38,16 +38,11 @@ def check_model(config: Any) -> None:
         or "take a smaller model, or several GPUs (`python -m flows plan` names layouts)"
     )
     raise UserError(
-        f"{worst.name} keeps {lasting(worst.memory) / GB:.1f} GB of {model.model} in memory for good, and there are "
+        f"{worst.name} keeps {worst.memory.lasting / GB:.1f} GB of {model.model} in memory for good, and there are "
         f"{bytes_there / GB:.1f} GB",
         field=field,
         mend=f"{mend}; launch.check_memory=false starts it nevertheless",
     )
-
-
-def lasting(memory: Memory) -> float:
-    """Bytes that a stage keeps as long as it runs."""
-    return memory.weights + memory.adapters + memory.gradients + memory.optimizer
 
 
 def _machine(config: Any) -> tuple[Machine, float]:

@@ -51,6 +51,13 @@ class Memory:
     """What the output layer takes: logits and what is made of them."""
     cache: float = 0
     """Keys and values of generation."""
+    most_kept: float = 0
+    """Of all the stage's moments: the most that weights, adapters, gradients and optimizer take together."""
+
+    @property
+    def lasting(self) -> float:
+        """What the stage needs however few and short its rows are."""
+        return max(self.most_kept, self.weights + self.adapters + self.gradients + self.optimizer)
 
     @property
     def total(self) -> float:
@@ -64,7 +71,7 @@ class Memory:
         )
 
 
-PARTS = tuple(field.name for field in fields(Memory) if field.name != "moment")
+PARTS = tuple(field.name for field in fields(Memory) if field.name not in ("moment", "most_kept"))
 
 
 def needed(total: float) -> float:
@@ -73,8 +80,10 @@ def needed(total: float) -> float:
 
 
 def fullest(moments: list[Memory]) -> Memory:
-    """The moment at which most memory is held."""
-    return max(moments, key=lambda memory: memory.total)
+    """The moment at which most memory is held. What lasts may be most at another one: long rows make the backward pass
+    the fullest, and gradients are whole when the optimizer steps."""
+    held = max(moments, key=lambda memory: memory.total)
+    return replace(held, most_kept=max(memory.lasting for memory in moments))
 
 
 def weight_bytes(shape: Architecture, parameters: int, number: int, *, four_bit: bool = False) -> float:

@@ -74,6 +74,18 @@ def test_processes_of_one_machine_share_its_memory(tmp_path):
         check_model(changed(config, {"launch.processes": 3}))
 
 
+def test_gradients_count_where_activations_are_the_peak(tmp_path):
+    # 12 bytes each are nine tenths of what there is, and would last through the backward pass of many long rows; with
+    # the gradients, which are whole when the optimizer steps, there are 16.
+    config = filling(tmp_path, 9 / 10, bytes_each=12)
+    for rows in (1, 512):
+        settings = {"training.batch_size": rows, "training.gradient_accumulation": 1}
+        with pytest.raises(UserError, match="fine-tune keeps") as error:
+            check_model(changed(config, settings))
+        kept, there = map(float, re.findall(r"([\d.]+) GB", error.value.fault))
+        assert kept == pytest.approx(there * 0.9 * 16 / 12, rel=0.02)
+
+
 def test_fsdp_is_counted_as_the_parts_that_it_keeps(tmp_path):
     # Weights and moments are three fifths of what there is: too much for two copies, not for two halves.
     config = changed(filling(tmp_path, 3 / 5, bytes_each=12), {"launch.processes": 2})
