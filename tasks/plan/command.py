@@ -17,7 +17,15 @@ from tasks.plan.sharing import launched
 from tasks.plan.speed import SPEEDS, calibrated
 from tasks.plan.stages import StagePlan, plan_stages, planned_model, separate_models
 from tasks.plan.storage import Stored, stored
-from tasks.plan.table import ASSUMED, comparison, estimate_line, stage_table, stored_line, verdict_line
+from tasks.plan.table import (
+    ASSUMED,
+    comparison,
+    estimate_line,
+    host_lines,
+    stage_table,
+    stored_line,
+    verdict_line,
+)
 from tasks.plan.work import Amounts, Work, work_of
 
 USAGE = """python -m flows plan FLOW [--config F.yaml] [--field=value …]
@@ -153,7 +161,7 @@ def _text(plans: Sequence[Plan], machine: Machine, prompt: int) -> str:
     )
     if machine.processes > 1:
         words += f", on each of {machine.processes} devices"
-    lines = [words, stage_table(plan.stages, plan.separate)]
+    lines = [words, stage_table(plan.stages, plan.separate), *host_lines(plan.stages, machine.processes)]
     if machine.fused:
         lines.append(
             f"GB are 10^9 bytes. A device has to have {FRAGMENTS:.0%} more (what an allocator cannot use) and "

@@ -31,6 +31,8 @@ class Estimate:
     hours: Mapping[str, float]
     """Of every stage, all its calls together."""
     dollars: float
+    host: float = 0.0
+    """Bytes of main memory beside all devices together, where trainings are offloaded."""
 
     @property
     def total(self) -> float:
@@ -67,7 +69,9 @@ def _estimate(
     hours: dict[str, float] = {}
     spread: dict[str, int] = {}
     dollars = 0.0
-    for stage in plan_stages(config, machine, prompt=prompt):
+    stages = plan_stages(config, machine, prompt=prompt)
+    host = layout.devices * max((stage.memory.host for stage in stages), default=0.0)
+    for stage in stages:
         devices = layout.devices
         if stage.kind not in TRAININGS:
             devices = _over(stage, gigabytes)
@@ -82,7 +86,7 @@ def _estimate(
         hours[stage.name] = took / HOUR
         dollars += took / HOUR * speed.price * max(devices, layout.devices)
     flags = tuple(layout.flags(shared_parts(config)))
-    return Estimate(speed.name, gigabytes, layout, flags, spread, hours, dollars)
+    return Estimate(speed.name, gigabytes, layout, flags, spread, hours, dollars, host)
 
 
 def _over(stage: StagePlan, gigabytes: float) -> int:

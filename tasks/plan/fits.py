@@ -1,6 +1,7 @@
 """Before anything is loaded: is the model there, and can this machine hold what its training keeps for good?"""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from tasks import base_model
@@ -9,12 +10,12 @@ from tasks.core.launching.forking import GPU_DEVICES
 from tasks.plan.devices import judge
 from tasks.plan.memory import CONTEXT, CPU, GB, GPU, Machine
 from tasks.plan.sharing import launched
-from tasks.plan.stages import plan_stages, planned_model
+from tasks.plan.stages import StagePlan, plan_stages, planned_model
 
 
 def check_model(config: Any) -> None:
     """Raise UserError for a model that is not there, and for a stage whose weights, gradients and optimizer alone are
-    more than a device has; `config` is the configuration of a flow that trains.
+    more than a device has, or offloaded more than the machine's main memory has; `config` is the flow's, which trains.
 
     Activations are not held against it: rows may be shorter than they may be. A model whose shape the plan cannot
     count is let pass.
@@ -29,6 +30,7 @@ def check_model(config: Any) -> None:
         stages = plan_stages(config, machine, prompt=prompt)
     except UserError:  # what is wrong with it is said where it is used
         return
+    check_main_memory(stages, config.launch.processes, model.model)
     worst = max(stages, key=lambda stage: stage.memory.lasting, default=None)
     if worst is None or worst.memory.lasting <= bytes_there:
         return
@@ -42,6 +44,24 @@ def check_model(config: Any) -> None:
         f"{bytes_there / GB:.1f} GB",
         field=field,
         mend=f"{mend}; launch.check_memory=false starts it nevertheless",
+    )
+
+
+def check_main_memory(stages: Sequence[StagePlan], processes: int, model: str) -> None:
+    """Raise UserError for a stage of which so many processes, those of this machine, put more into its main memory
+    than there is."""
+    import psutil
+
+    worst = max(stages, key=lambda stage: stage.memory.host, default=None)
+    there = float(psutil.virtual_memory().total)
+    if worst is None or worst.memory.host * processes <= there:
+        return
+    raise UserError(
+        f"{worst.name} puts {worst.memory.host * processes / GB:.1f} GB of {model} into this machine's main memory, "
+        f"which has {there / GB:.1f} GB",
+        field=f"{worst.part}.deepspeed",
+        mend=f"take zero3, set {worst.part}.method to lora, or launch.nodes to more machines; "
+        "launch.check_memory=false starts it nevertheless",
     )
 
 

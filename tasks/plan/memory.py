@@ -26,13 +26,15 @@ class Machine:
     """Devices in all that train together."""
     fsdp: bool = False
     """Whether FSDP shares the trainings of TRL among them, where DeepSpeed does not. It does not share PPO's."""
+    cpu: bool = False
+    """Whether the device's memory is the machine's main memory, so that nothing can be put away there."""
 
     def bytes_of(self, precision: Precision) -> int:
         """Bytes of a weight."""
         return self.number if precision == "auto" else 4 if precision == "float32" else 2
 
 
-GPU, CPU = Machine(), Machine(number=4, fused=False)
+GPU, CPU = Machine(), Machine(number=4, fused=False, cpu=True)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Memory:
     """What the output layer takes: logits and what is made of them."""
     cache: float = 0
     """Keys and values of generation."""
+    host: float = 0
+    """In the machine's main memory, where weights or the optimizer are offloaded: no part of the device's bytes."""
     most_kept: float = 0
     """Of all the stage's moments: the most that weights, adapters, gradients and optimizer take together."""
 
@@ -61,7 +65,7 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All of it, without the reserve."""
+        """All that the device holds, without the reserve."""
         return float(sum(getattr(self, name) for name in PARTS))
 
     def at(self, moment: str, **more: float) -> "Memory":
@@ -71,7 +75,7 @@ class Memory:
         )
 
 
-PARTS = tuple(field.name for field in fields(Memory) if field.name not in ("moment", "most_kept"))
+PARTS = tuple(field.name for field in fields(Memory) if field.name not in ("moment", "host", "most_kept"))
 
 
 def needed(total: float) -> float:

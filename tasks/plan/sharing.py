@@ -40,19 +40,34 @@ def placed(
 
     `static` has all weights of the model, of so many `parameters`. ZeRO shares among all devices the optimizer's state
     from stage 1 on, gradients from stage 2 on, weights from stage 3 on; its state holds float32 copies of the weights
-    that are trained.
+    that are trained. What is offloaded is `host` memory, and with the optimizer's state go float32 gradients: 18 bytes
+    a parameter where all weights are trained in 16 bits (DeepSpeed's `estimate_zero3_model_states_mem_needs`).
     """
     devices, stage = machine.processes, int(zero.get("stage", 0))
     if not stage:
         buckets = trained.size if devices > 1 else 0.0  # in which DDP sends gradients
         return replace(static, optimizer=trained.moments), trained.size + buckets
-    optimizer = 0.0 if is_away(zero, "offload_optimizer") else 3 * FLOAT32 * trained.parameters / devices
+    numbers = FLOAT32 * trained.parameters / devices
+    place = _offloaded(zero, "offload_optimizer")
+    optimizer, host = _put(3 * numbers, 4 * numbers, place, machine)
     gradients = trained.size / (devices if stage >= 2 else 1)
     if stage >= 3:
-        own = 0.0 if is_away(zero, "offload_param") else static.weights / devices
+        part = static.weights / devices
+        own, away = _put(part, part, _offloaded(zero, "offload_param"), machine)
+        host += away
         gathered = static.weights * min(1.0, _LIVE / parameters)
         static = replace(static, weights=own + gathered)
-    return replace(static, optimizer=optimizer), gradients
+    return replace(static, optimizer=optimizer, host=host), gradients
+
+
+def _put(here: float, away: float, place: str, machine: Machine) -> tuple[float, float]:
+    """The bytes on the device and in main memory of what takes so many `here`, or `away` in the `place` where it is
+    offloaded to. A machine without a GPU has but one memory."""
+    if not place:
+        return here, 0.0
+    if place != "cpu":
+        return 0.0, 0.0
+    return (away, 0.0) if machine.cpu else (0.0, away)
 
 
 def fully_sharded(
@@ -73,6 +88,8 @@ def fully_sharded(
     return lasting, trained.size * (1 / devices + whole)
 
 
-def is_away(zero: dict[str, Any], part: str) -> bool:
-    """Whether a part (`offload_optimizer`, `offload_param`) lies in the machine's memory, or on its disk."""
-    return dict(zero.get(part) or {}).get("device", "none") != "none"
+def _offloaded(zero: dict[str, Any], part: str) -> str:
+    """Where a part (`offload_optimizer`, `offload_param`) lies if not on the device: `cpu`, the machine's main memory,
+    or `nvme`, its disk."""
+    device = str(dict(zero.get(part) or {}).get("device", "none"))
+    return "" if device == "none" else device

@@ -24,6 +24,16 @@ def stage_table(stages: Sequence[StagePlan], separate: StagePlan | None) -> str:
     return "\n".join(lines)
 
 
+def host_lines(stages: Sequence[StagePlan], devices: int) -> list[str]:
+    """What stages keep in the main memory of the machine beside so many devices; nothing where nothing is offloaded."""
+    return [
+        f"{stage.name} offloads {stage.memory.host / GB:,.1f} GB for each device, in all "
+        f"{stage.memory.host * devices / GB:,.1f} GB of main memory"
+        for stage in stages
+        if stage.memory.host
+    ]
+
+
 def verdict_line(verdict: Verdict) -> str:
     """What a device holds, and what to change."""
     device = f"{verdict.gigabytes:g} GB"
@@ -56,6 +66,8 @@ def estimate_line(estimate: Estimate) -> str:
     words += f", ${estimate.dollars:,.0f}" if estimate.dollars else ""
     longest = sorted(estimate.hours, key=lambda stage: -estimate.hours[stage])[:3]
     words += " (" + ", ".join(f"{stage} {estimate.hours[stage]:,.1f}" for stage in longest) + ")"
+    if estimate.host:
+        words += f"; {estimate.host / GB:,.0f} GB of main memory"
     if estimate.flags:
         words += f"; {' '.join(estimate.flags)}"
     if estimate.spread:

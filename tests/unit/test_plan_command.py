@@ -137,6 +137,23 @@ def test_shards_of_zero_take_their_share(plan):
     assert alone["gradients"] == 2 * 2 * 8_030_261_248  # with the buckets that DDP sends
 
 
+def test_what_is_offloaded_stands_beside_the_devices_that_it_leaves(plan):
+    arguments = ["llm2llm", "--config=deployments/configs/llm2llm-gsm8k.yaml", "--rows=700"]
+    shared, text = plan(*arguments)
+    assert stages(shared)["fine-tune"]["host"] == 0
+    assert "main memory" not in "".join(text.splitlines()[:6])
+    arguments += ["--training.deepspeed=zero3-offload"]
+    away, text = plan(*arguments)
+    # Weights in 16 bits, and in float32 the optimizer's copies, two moments and gradients, on eight devices.
+    assert stages(away)["fine-tune"]["host"] == pytest.approx(18 * 8_030_261_248 / 8, abs=1)
+    assert "fine-tune offloads 18.1 GB for each device, in all 144.5 GB of main memory" in text
+    here = stages(plan(*arguments, "--device=cpu", "--training.precision=bfloat16")[0])["fine-tune"]
+    assert here["host"] == 0
+    assert here["weights"] + here["optimizer"] == pytest.approx(
+        stages(away)["fine-tune"]["weights"] + 18 * 8_030_261_248 / 8, abs=1
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -18,6 +18,7 @@ from tasks.plan.remedies import changed
 from tasks.plan.speed import SPEEDS, Pass, Speed, calibrated, seconds
 from tasks.plan.stages import plan_stages
 from tasks.plan.storage import Stored, stored
+from tasks.plan.table import estimate_line
 from tasks.plan.work import Amounts, Work, work_of
 from tasks.ppo import training_config
 from tasks.sft.config import check_sharing
@@ -188,6 +189,17 @@ def test_the_cheapest_layout_is_taken_and_large_answering_stages_are_spread():
     assert needed(evaluate.memory.total / over) <= 80 * GB < needed(evaluate.memory.total / (over / 2))
     assert found.total == pytest.approx(sum(found.hours.values()))
     assert found.dollars >= found.hours["fine-tune"] * 3.0 * found.layout.devices
+
+
+def test_a_layout_that_offloads_says_how_much_main_memory_it_takes():
+    settings = {"student.model": "falcon-180b", "training.batch_size": 4, "training.method": "full"}
+    config = large(LLM2LLMConfig(), **settings, **{"teacher.engine.engine": "openai"})
+    config = changed(config, {"training.gradient_checkpointing": True})
+    found = estimates(config, GPU, 141.0, SPEEDS[141.0], work_of(config, AMOUNTS), prompt=1024)
+    assert found.layout
+    assert found.layout.deepspeed == "zero3-offload"
+    assert found.host == pytest.approx(18 * 178_557_088_768)
+    assert "3,214 GB of main memory" in estimate_line(found)
 
 
 def test_what_fits_nowhere_is_said():

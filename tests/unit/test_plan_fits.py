@@ -9,9 +9,12 @@ from transformers import LlamaConfig
 
 from flows.llm2llm import LLM2LLMConfig
 from tasks.core.errors import UserError
-from tasks.plan.fits import check_model
+from tasks.plan.fits import check_main_memory, check_model
 from tasks.plan.known_models import from_config
+from tasks.plan.memory import GPU
 from tasks.plan.remedies import changed
+from tasks.plan.sharing import launched
+from tasks.plan.stages import plan_stages
 from tests.fsdp_on_cpus import write_fsdp_config
 
 HUGE = LlamaConfig(
@@ -84,6 +87,30 @@ def test_gradients_count_where_activations_are_the_peak(tmp_path):
             check_model(changed(config, settings))
         kept, there = map(float, re.findall(r"([\d.]+) GB", error.value.fault))
         assert kept == pytest.approx(there * 0.9 * 16 / 12, rel=0.02)
+
+
+@pytest.mark.parametrize("share", [0.45, 0.55])
+def test_what_is_offloaded_from_gpus_counts_in_main_memory(tmp_path, share):
+    # 18 bytes of each weight, by two processes of one machine: twice the halves.
+    config = changed(filling(tmp_path, 2 * share, bytes_each=18), {"training.deepspeed": "zero3-offload"})
+    config = changed(config, {"launch.processes": 2, "training.max_length": 8})
+    stages = plan_stages(config, launched(GPU, config.launch), prompt=8)
+    if share < 0.5:
+        check_main_memory(stages, 2, "a model")
+        return
+    check_main_memory(stages, 1, "a model")  # and one on each of two machines
+    with pytest.raises(UserError, match="fine-tune puts") as error:
+        check_main_memory(stages, 2, "a model")
+    put, there = map(float, re.findall(r"([\d.]+) GB", error.value.fault))
+    assert put == pytest.approx(there * 2 * share, rel=0.02)
+    assert error.value.field == "training.deepspeed"
+
+
+def test_without_a_gpu_nothing_is_offloaded_out_of_the_memory_that_is_checked(tmp_path):
+    # 24 bytes of each weight: itself, its gradient, and what is offloaded, four numbers of the optimizer.
+    config = changed(filling(tmp_path, 1.1, bytes_each=24), {"training.deepspeed": "zero3-offload"})
+    with pytest.raises(UserError, match="fine-tune keeps"):
+        check_model(config)
 
 
 def test_fsdp_is_counted_as_the_parts_that_it_keeps(tmp_path):
