@@ -7,7 +7,9 @@ from typing import Any
 from tasks.plan.generating import rows_in_flight
 from tasks.plan.layouts import TRAININGS, Layout, in_layout, layouts, shared_parts
 from tasks.plan.memory import GB, Machine, needed
+from tasks.plan.policy_training import SAMPLED
 from tasks.plan.remedies import setting
+from tasks.plan.sharing import rows_of_device
 from tasks.plan.speed import Pass, Speed, seconds
 from tasks.plan.stages import StagePlan, plan_stages
 from tasks.plan.work import Work, longest_answer
@@ -46,7 +48,7 @@ def estimates(
     """The cheapest run on devices of so many GB: of the layouts in which every training fits the one whose hours cost
     least, the first of equal ones."""
     found = [
-        _estimate(config, machine, gigabytes, speed, work, layout, prompt)
+        estimate_in(layout, config, machine, gigabytes, speed, work, prompt=prompt)
         for layout in layouts(config, machine, gigabytes, prompt=prompt)
     ]
     if not found:
@@ -55,15 +57,17 @@ def estimates(
     return min(found, key=lambda one: (one.dollars or one.total * _devices(one), _devices(one)))
 
 
-def _estimate(
+def estimate_in(
+    layout: Layout,
     config: Any,
     machine: Machine,
     gigabytes: float,
     speed: Speed,
     work: Mapping[str, Work],
-    layout: Layout,
+    *,
     prompt: int,
 ) -> Estimate:
+    """The run in one layout, in which its trainings fit."""
     config = in_layout(config, layout)
     machine = replace(machine, processes=layout.devices)
     hours: dict[str, float] = {}
@@ -112,7 +116,7 @@ def _pass(config: Any, stage: StagePlan, machine: Machine, prompt: int) -> Pass:
         )
     elif stage.kind == "ppo":
         rows = rows_in_flight(
-            -(-config.ppo.batch_size // machine.processes), prompt, config.ppo.max_new_tokens
+            min(SAMPLED, rows_of_device(config.ppo.batch_size, machine)), prompt, config.ppo.max_new_tokens
         )
     zero = str(setting(config, f"{stage.part}.deepspeed")) if stage.kind in TRAININGS else ""
     return Pass(

@@ -55,7 +55,7 @@ class Pass:
     checkpointing: bool
     """Activations are computed twice."""
     rows: int
-    """Rows that are written together."""
+    """Rows that a device writes together."""
     number: int
     """Bytes of a weight."""
     devices: int
@@ -75,7 +75,8 @@ class Pass:
 
 
 def seconds(shape: Architecture, work: Work, how: Pass, speed: Speed) -> float:
-    """Seconds for the tokens of `work`, without what loading a model takes.
+    """Seconds for the tokens of `work`, without what loading a model takes; devices that train together share what is
+    read and written as well, each by itself.
 
     A written token needs all weights from memory once for all rows that are written together. Attention itself is left
     out: at 1,000 tokens it is a few per cent of the arithmetic of a layer.
@@ -88,10 +89,10 @@ def seconds(shape: Architecture, work: Work, how: Pass, speed: Speed) -> float:
     passes = (2 + how.checkpointing) * work.trained / how.batch_tokens
     size = how.number * parameters
     training += passes * size * (how.gathered / speed.link + how.from_host / (how.devices * speed.host_link))
-    reading = work.read * 2 * parameters / (speed.flops * speed.reading)
+    reading = work.read * 2 * parameters / (speed.flops * speed.reading * how.devices)
     arithmetic = 2 * parameters * how.rows / (speed.flops * speed.reading)
     step = max(arithmetic, size / (speed.bandwidth * speed.writing))
-    return training + reading + work.written / how.rows * step
+    return training + reading + work.written / (how.rows * how.devices) * step
 
 
 def calibrated(shape: Architecture, number: int, *, tokens: int = 256) -> Speed:

@@ -1,5 +1,6 @@
 """Tokens, seconds, layouts and bytes of a plan, against numbers worked out by hand."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from flows.rest import ReSTConfig
 from tasks.base_model import ModelConfig
 from tasks.core.config import Config
 from tasks.core.errors import UserError
-from tasks.plan.estimate import estimates
+from tasks.plan.estimate import estimate_in, estimates
 from tasks.plan.known_models import architecture_of
 from tasks.plan.layouts import Layout, in_layout, layouts, trainings
 from tasks.plan.memory import GB, GPU, needed
@@ -21,8 +22,10 @@ from tasks.plan.storage import Stored, stored
 from tasks.plan.table import estimate_line
 from tasks.plan.work import Amounts, Work, work_of
 from tasks.ppo import training_config
+from tasks.ppo.sampling import PolicySampler
 from tasks.sft.config import check_sharing
 
+WRITTEN = {"ppo": Work(written=3 * 64 * 10)}
 AMOUNTS = Amounts(rows=100, test_rows=40, pairs=30, row_tokens=50, failing=0.2, kept=0.25)
 SHAPE = architecture_of(ModelConfig(model="smollm2-135m"), field="model")
 PARAMETERS = 134_515_008
@@ -82,6 +85,9 @@ def test_ppo_reads_a_response_three_times_and_trains_two_networks():
         # Two devices have twice the speed, less a tenth.
         (Work(trained=1000), Pass(False, False, 1, 2, 2), 4 * PARAMETERS * 1000 / (2 * 0.9 * 5e11)),
         (Work(read=1000), Pass(False, False, 1, 2, 1), 2 * PARAMETERS * 1000 / 2.5e11),
+        # What PPO reads and writes each does by itself, two devices half of it.
+        (Work(read=1000), Pass(False, False, 1, 2, 2), 2 * PARAMETERS * 500 / 2.5e11),
+        (Work(written=1000), Pass(False, False, 2, 2, 2), 250 * 2 * PARAMETERS / 5e10),
         # A step reads all weights, or computes for 400 rows, whichever takes longer.
         (Work(written=1000), Pass(False, False, 2, 2, 1), 500 * 2 * PARAMETERS / 5e10),
         (Work(written=1000), Pass(False, False, 400, 2, 1), 2.5 * 2 * PARAMETERS * 400 / 2.5e11),
@@ -189,6 +195,18 @@ def test_the_cheapest_layout_is_taken_and_large_answering_stages_are_spread():
     assert needed(evaluate.memory.total / over) <= 80 * GB < needed(evaluate.memory.total / (over / 2))
     assert found.total == pytest.approx(sum(found.hours.values()))
     assert found.dollars >= found.hours["fine-tune"] * 3.0 * found.layout.devices
+
+
+@pytest.mark.parametrize(("devices", "rows"), [(1, 32), (2, 32), (4, 16)])
+def test_devices_that_train_a_policy_share_what_it_writes(devices, rows):
+    # 64 responses a step: one device writes them in two rounds of 32, two in one, and four in one of 16.
+    settings = {"ppo.batch_size": 64, "ppo.minibatch_size": 64, "ppo.max_new_tokens": 10, "ppo.steps": 3}
+    config = changed(large(PERLConfig()), settings)
+    config = changed(config, {"training.batch_size": devices, "reward_model.batch_size": devices})
+    layout, fast = Layout(devices, ""), replace(ONE, flops=1e15)  # whose steps only wait for the weights
+    found = estimate_in(layout, config, replace(GPU, processes=devices), 80.0, fast, WRITTEN, prompt=64)
+    assert found.hours["ppo"] * 3600 == pytest.approx(3 * 64 * 10 / (rows * devices) * 2 * PARAMETERS / 5e10)
+    assert inspect.signature(PolicySampler).parameters["batch_size"].default == 32
 
 
 def test_a_layout_that_offloads_says_how_much_main_memory_it_takes():
