@@ -9,6 +9,7 @@ from typing import Any
 from tasks.core.command_line import read_config
 from tasks.core.config import Config
 from tasks.core.errors import UserError
+from tasks.plan.architecture import Architecture
 from tasks.plan.devices import DEVICES, Verdict, judge
 from tasks.plan.estimate import Estimate, estimates
 from tasks.plan.known_models import architecture_of
@@ -134,10 +135,13 @@ def _plan(
         )
     stages = plan_stages(config, machine, prompt=prompt)
     work = work_of(config, asked.amounts)
-    kinds = [(size, SPEEDS[size]) for size in devices if size in SPEEDS]
+    found = [
+        estimates(config, machine, size, SPEEDS[size], work, prompt=prompt)
+        for size in devices
+        if size in SPEEDS
+    ]
     if asked.calibrate:
-        number = machine.bytes_of(config.training.precision)
-        kinds.append((_memory_here() / GB, calibrated(shape, number)))
+        found.append(_estimate_here(config, shape, work, prompt))
     return Plan(
         name,
         model.model,
@@ -148,7 +152,7 @@ def _plan(
         [judge(config, machine, size, prompt=prompt) for size in devices],
         {stage.name: work[stage.name] for stage in stages if stage.name in work},
         {stage.name: stored(config, stage, machine) for stage in stages},
-        [estimates(config, machine, size, speed, work, prompt=prompt) for size, speed in kinds],
+        found,
     )
 
 
@@ -220,14 +224,19 @@ def _amount(amounts: Amounts, name: str, value: str) -> Amounts:
     return replace(amounts, **changes)
 
 
-def _memory_here() -> float:
-    """Bytes of this machine's GPU, or of its memory."""
+def _estimate_here(config: Any, shape: Architecture, work: Mapping[str, Work], prompt: int) -> Estimate:
+    """The run on this machine's GPUs or, where it has none, in its memory and in the numbers that are trained there."""
     import psutil
     import torch
 
     if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(0).total_memory)
-    return float(psutil.virtual_memory().total)
+        machine, most = GPU, torch.cuda.device_count()
+        size = float(torch.cuda.get_device_properties(0).total_memory)
+    else:
+        machine, most, size = CPU, 1, float(psutil.virtual_memory().total)
+    speed = calibrated(shape, machine.bytes_of(config.training.precision))
+    machine = launched(machine, config.launch)
+    return estimates(config, machine, size / GB, speed, work, prompt=prompt, most=most)
 
 
 def _devices(device: str) -> list[float]:

@@ -35,7 +35,7 @@ def judge(config: Config, machine: Machine, gigabytes: float, *, prompt: int) ->
     stages = [
         stage
         for stage in plan_stages(config, machine, prompt=prompt)
-        if needed(stage.memory.total) > gigabytes * GB
+        if needed(stage.memory.total, machine) > gigabytes * GB
     ]
     flags: dict[str, str] = {}
     hopeless = []
@@ -60,7 +60,7 @@ def _mend(
         for change in changes:
             tried = changed(tried, change)
         (again,) = (one for one in plan_stages(tried, machine, prompt=prompt) if one.name == stage.name)
-        return needed(again.memory.total) <= gigabytes * GB
+        return needed(again.memory.total, machine) <= gigabytes * GB
 
     candidates = remedies(config, stage)
     enough = next((at for at in range(1, len(candidates) + 1) if fits(candidates[:at])), None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.plan.generating import rows_in_flight
-from tasks.plan.layouts import TRAININGS, Layout, in_layout, layouts, shared_parts
+from tasks.plan.layouts import DEVICES, TRAININGS, Layout, in_layout, layouts, shared_parts
 from tasks.plan.memory import GB, Machine, needed
 from tasks.plan.policy_training import SAMPLED
 from tasks.plan.remedies import setting
@@ -43,13 +43,20 @@ class Estimate:
 
 
 def estimates(
-    config: Any, machine: Machine, gigabytes: float, speed: Speed, work: Mapping[str, Work], *, prompt: int
+    config: Any,
+    machine: Machine,
+    gigabytes: float,
+    speed: Speed,
+    work: Mapping[str, Work],
+    *,
+    prompt: int,
+    most: int = DEVICES[-1],
 ) -> Estimate:
-    """The cheapest run on devices of so many GB: of the layouts in which every training fits the one whose hours cost
-    least, the first of equal ones."""
+    """The cheapest run on devices of so many GB, at `most` so many of them: of the layouts in which every training fits
+    the one whose hours cost least, the first of equal ones."""
     found = [
         estimate_in(layout, config, machine, gigabytes, speed, work, prompt=prompt)
-        for layout in layouts(config, machine, gigabytes, prompt=prompt)
+        for layout in layouts(config, machine, gigabytes, prompt=prompt, most=most)
     ]
     if not found:
         return Estimate(speed.name, gigabytes, None, (), {}, {}, 0.0)
@@ -78,7 +85,7 @@ def estimate_in(
     for stage in stages:
         devices = layout.devices
         if stage.kind not in TRAININGS:
-            devices = _over(stage, gigabytes)
+            devices = _over(stage, machine, gigabytes)
             if devices > 1:
                 spread[stage.name] = devices
         how = _pass(config, stage, machine, prompt)
@@ -93,10 +100,10 @@ def estimate_in(
     return Estimate(speed.name, gigabytes, layout, flags, spread, hours, dollars, host)
 
 
-def _over(stage: StagePlan, gigabytes: float) -> int:
+def _over(stage: StagePlan, machine: Machine, gigabytes: float) -> int:
     """Over how many devices a stage's memory has to be spread, a power of two."""
     devices = 1
-    while needed(stage.memory.total / devices) > gigabytes * GB:
+    while needed(stage.memory.total / devices, machine) > gigabytes * GB:
         devices *= 2
     return devices
 

@@ -34,7 +34,7 @@ def check_model(config: Any) -> None:
     worst = max(stages, key=lambda stage: stage.memory.lasting, default=None)
     if worst is None or worst.memory.lasting <= bytes_there:
         return
-    verdict = judge(config, machine, (bytes_there + CONTEXT) / GB, prompt=prompt)
+    verdict = judge(config, machine, (bytes_there + (0.0 if machine.cpu else CONTEXT)) / GB, prompt=prompt)
     mend = (
         " ".join(verdict.flags)
         or "take a smaller model, or several GPUs (`python -m flows plan` names layouts)"

@@ -34,17 +34,19 @@ class Layout:
         return ([f"--launch.processes={self.devices}"] if self.devices > 1 else []) + shared
 
 
-def layouts(config: Config, machine: Machine, gigabytes: float, *, prompt: int) -> list[Layout]:
-    """The layouts in which every training fits on devices of so many GB (10^9 bytes), fewest devices first, and of
-    those the one that sends least between devices. Stages that one device does alone are not asked.
+def layouts(
+    config: Config, machine: Machine, gigabytes: float, *, prompt: int, most: int = DEVICES[-1]
+) -> list[Layout]:
+    """The layouts in which every training fits on at `most` so many devices of so many GB (10^9 bytes), fewest devices
+    first, and of those the one that sends least between devices. Stages that one device does alone are not asked.
 
     Raises UserError for settings that the flow refuses in any layout."""
     found = []
-    for layout in _candidates(config):
+    for layout in _candidates(config, most):
         stages = plan_stages(
             in_layout(config, layout), replace(machine, processes=layout.devices), prompt=prompt
         )
-        if all(needed(stage.memory.total) <= gigabytes * GB for stage in trainings(stages)):
+        if all(needed(stage.memory.total, machine) <= gigabytes * GB for stage in trainings(stages)):
             found.append(layout)
     return found
 
@@ -80,8 +82,8 @@ def check_layout(config: Any, layout: Layout) -> None:
         check_group(config.ppo, config.group, config.roles)
 
 
-def _candidates(config: Any) -> Iterator[Layout]:
-    most = min(setting(config, f"{part}.batch_size") for part in shared_parts(config))
+def _candidates(config: Any, most: int) -> Iterator[Layout]:
+    most = min(most, *(setting(config, f"{part}.batch_size") for part in shared_parts(config)))
     check_layout(config, Layout(1, ""))  # what one process cannot follow is no matter of the layout
     for devices in DEVICES:
         if devices > most:

@@ -78,9 +78,9 @@ class Memory:
 PARTS = tuple(field.name for field in fields(Memory) if field.name not in ("moment", "host", "most_kept"))
 
 
-def needed(total: float) -> float:
-    """What a GPU has to have for a stage that holds `total` bytes: with the reserve."""
-    return total * (1 + FRAGMENTS) + CONTEXT
+def needed(total: float, machine: Machine = GPU) -> float:
+    """What a device has to have for a stage that holds `total` bytes: with the reserve, and on a GPU with CUDA's."""
+    return total * (1 + FRAGMENTS) + (0.0 if machine.cpu else CONTEXT)
 
 
 def fullest(moments: list[Memory]) -> Memory:

@@ -8,8 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.core.errors import UserError
 from tasks.plan.architecture import Architecture
+from tasks.plan.memory import GB
 from tasks.plan.work import Work
+
+_VOCABULARY = 1024
+"""Rows of the embedding that a calibration builds."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +102,24 @@ def seconds(shape: Architecture, work: Work, how: Pass, speed: Speed) -> float:
 
 def calibrated(shape: Architecture, number: int, *, tokens: int = 256) -> Speed:
     """The speed of the device at hand (a GPU where there is one), from some seconds of two of the model's layers: so
-    that peaks are what was achieved, and shares are 1."""
+    that peaks are what was achieved, and shares are 1. Raises UserError where those do not fit into its free memory."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if number == 2 else torch.float32
-    model = _two_layers(shape).to(device, dtype)
-    weights = sum(parameter.numel() for parameter in model.parameters()) - shape.vocabulary * shape.hidden
+    layers = _two_layers_of(shape)
+    size, free = 2 * number * layers.body_parameters(), _free_bytes()
+    if size > free:
+        raise UserError(
+            f"two of the layers and their gradients take {size / GB:.1f} GB, and {free / GB:.1f} GB are free here",
+            field="--calibrate",
+            mend="leave it out, or calibrate with a smaller model",
+        )
+    model = _build(layers, device, dtype)
+    weights = sum(parameter.numel() for parameter in model.parameters()) - layers.vocabulary * layers.hidden
 
     def passed(length: int, *, train: bool) -> None:
-        ids = torch.randint(0, shape.vocabulary, (1, length), device=device)
+        ids = torch.randint(0, layers.vocabulary, (1, length), device=device)
         with torch.set_grad_enabled(train):
             out = model(input_ids=ids).last_hidden_state
             if train:
@@ -141,17 +154,36 @@ def _fastest(call: Callable[[], object], *, budget_s: float = 2.0) -> float:
     return min(times)
 
 
-def _two_layers(shape: Architecture) -> Any:
-    from transformers import LlamaConfig, LlamaModel
+def _two_layers_of(shape: Architecture) -> Architecture:
+    """A Llama of two layers as wide as the model's; of the embedding, which costs no arithmetic, a part is enough."""
+    plain = {"qkv_bias": False, "output_bias": False, "mlp_bias": False, "tied": True}
+    small = {"layers": 2, "vocabulary": min(shape.vocabulary, _VOCABULARY)}
+    return shape.model_copy(update={"family": "llama"} | plain | small)
 
-    return LlamaModel(
-        LlamaConfig(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.hidden,
-            intermediate_size=shape.intermediate,
-            num_hidden_layers=2,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            head_dim=shape.head_size,
-        )
+
+def _build(shape: Architecture, device: str, dtype: Any) -> Any:
+    """The model without its head, where and in which numbers it computes from the beginning."""
+    import torch
+    from transformers import AutoModel, LlamaConfig
+
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_size,
     )
+    with torch.device(device):
+        return AutoModel.from_config(config, dtype=dtype)
+
+
+def _free_bytes() -> float:
+    """Of the GPU or, where there is none, of this machine."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info()[0])
+    return float(psutil.virtual_memory().available)

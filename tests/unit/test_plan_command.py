@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 
 from flows.llm2llm import CONFIG as LLM2LLM
 from flows.perl import CONFIG as PERL
@@ -12,6 +14,7 @@ from tasks.core.errors import UserError
 from tasks.core.flow_run import FlowConfig
 from tasks.plan.command import run_plan
 from tasks.plan.memory import CONTEXT, FRAGMENTS, GB, PARTS
+from tasks.plan.speed import SPEEDS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {"llm2llm": LLM2LLM, "perl": PERL, "rest": REST}
@@ -190,6 +193,24 @@ def test_hours_and_dollars_stand_beside_every_device(plan):
         "llm2llm", "--config=deployments/configs/llm2llm-gsm8k.yaml", "--rows=700", "--failing=0.1", "--json"
     )[0]
     assert fewer["work"]["fine-tune"] == found["work"]["fine-tune"]  # 74 seed rows stand in the configuration
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks what a machine without a GPU is taken for")
+def test_calibrating_without_a_gpu_plans_float32_in_main_memory(plan, monkeypatch):
+    measured = []
+
+    def speed(shape, number):
+        measured.append(number)
+        return SPEEDS[80.0]
+
+    monkeypatch.setattr("tasks.plan.command.calibrated", speed)
+    arguments = ["llm2llm", "--config=deployments/configs/demo.yaml", "--device=80", "--calibrate"]
+    rented, here = plan(*arguments)[0]["estimates"]
+    assert measured == [4]
+    assert here["gigabytes"] == pytest.approx(psutil.virtual_memory().total / GB)
+    assert here["layout"]["devices"] == 1  # its processes would have no memory of their own
+    # The same speed, but twice the bytes of a weight to wait for where tokens are written.
+    assert here["hours"]["teacher"] > 1.2 * rented["hours"]["teacher"]
 
 
 def test_a_flow_that_trains_nothing_itself_has_no_plan():

@@ -14,7 +14,7 @@ from tasks.core.errors import UserError
 from tasks.plan.estimate import estimate_in, estimates
 from tasks.plan.known_models import architecture_of
 from tasks.plan.layouts import Layout, in_layout, layouts, trainings
-from tasks.plan.memory import GB, GPU, needed
+from tasks.plan.memory import CPU, GB, GPU, needed
 from tasks.plan.remedies import changed
 from tasks.plan.speed import SPEEDS, Pass, Speed, calibrated, seconds
 from tasks.plan.stages import plan_stages
@@ -233,6 +233,30 @@ def test_an_adapter_and_its_checkpoints_are_small_whole_weights_are_not():
     assert stored(config, stage, GPU) == Stored(adapter, 6 * adapter, 2 * PARAMETERS)
     whole = changed(config, {"training.method": "full"})
     assert stored(whole, stage, GPU) == Stored(2 * PARAMETERS, 12 * PARAMETERS, 2 * PARAMETERS)
+
+
+def test_cuda_takes_nothing_of_a_machine_without_a_gpu():
+    config = large(LLM2LLMConfig(), **{"teacher.engine.engine": "openai", "training.batch_size": 1})
+    (stage,) = plan_stages(config, CPU, prompt=64)
+    size = stage.memory.total * 1.05 / GB
+    assert layouts(config, CPU, size * 1.001, prompt=64) == [Layout(1, "")]
+    assert not layouts(config, CPU, size * 0.999, prompt=64)
+    (stage,) = plan_stages(config, GPU, prompt=64)
+    assert not layouts(config, GPU, (stage.memory.total * 1.05 + 0.79e9) / GB, prompt=64)
+
+
+def test_a_model_whose_layers_exceed_the_free_memory_is_not_calibrated():
+    # Two layers of 16 x 2^40 weights, 2^30 of an embedding, and as many gradients, of four bytes.
+    wide = {
+        "hidden": 1 << 20,
+        "heads": 1 << 13,
+        "kv_heads": 1 << 13,
+        "head_size": 128,
+        "intermediate": 4 << 20,
+    }
+    with pytest.raises(UserError, match=r"take 281483\.6 GB") as error:
+        calibrated(SHAPE.model_copy(update=wide), 4)
+    assert error.value.field == "--calibrate"
 
 
 def test_calibration_measures_this_machine():
