@@ -118,7 +118,13 @@ def _as_json(stage: StagePlan) -> dict[str, Any]:
         name: size if isinstance(size, str) else round(size) for name, size in asdict(stage.memory).items()
     }
     total = stage.memory.total
-    return {"stage": stage.name, **parts, "bytes": round(total), "bytes_of_gpu": round(needed(total))}
+    return {
+        "stage": stage.name,
+        **parts,
+        "bytes": round(total),
+        "bytes_of_gpu": round(needed(total)),
+        "devices": stage.devices,
+    }
 
 
 def _plan(

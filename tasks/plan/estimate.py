@@ -28,8 +28,8 @@ class Estimate:
     flags: tuple[str, ...]
     """With which the layout is asked for."""
     spread: Mapping[str, int]
-    """Stages that only read and write, and are too large for one device: over how many their weights have to be
-    spread, by a server or by vLLM."""
+    """Stages that only read and write, and are told to be spread or too large for one device: over how many their
+    weights are, by a server or by vLLM."""
     hours: Mapping[str, float]
     """Of every stage, all its calls together."""
     dollars: float
@@ -85,7 +85,7 @@ def estimate_in(
     for stage in stages:
         devices = layout.devices
         if stage.kind not in TRAININGS:
-            devices = _over(stage, machine, gigabytes)
+            devices = stage.devices * _over(stage, machine, gigabytes)
             if devices > 1:
                 spread[stage.name] = devices
         how = _pass(config, stage, machine, prompt)
@@ -101,7 +101,7 @@ def estimate_in(
 
 
 def _over(stage: StagePlan, machine: Machine, gigabytes: float) -> int:
-    """Over how many devices a stage's memory has to be spread, a power of two."""
+    """Over how many times as many devices a stage's memory has to be spread, a power of two."""
     devices = 1
     while needed(stage.memory.total / devices, machine) > gigabytes * GB:
         devices *= 2

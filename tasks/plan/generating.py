@@ -26,16 +26,19 @@ def writing(
     prompt: int,
     new: int,
     adapted: Sequence[Linear] = (),
+    devices: int = 1,
 ) -> Memory:
     """Generation beside what lasts (`static`), with at most `rows` rows of `prompt` tokens that each write `new`;
-    `adapted` are the matrices that adapters lie on, unmerged.
+    `adapted` are the matrices that adapters lie on, unmerged. With several `devices` (tensor parallelism) it is what
+    each of them holds, and `static` too: heads and widths are divided, logits are brought together.
 
     Prompts are read into a cache of their own, which is copied into the buffers of all rows; then each step makes
     logits of one token per row.
     """
     rows = rows_in_flight(rows, prompt, new)
-    column = 2 * number * shape.layers * shape.kv_width * rows
-    reading = rows * prompt * forward_workspace(shape, number, adapted)
+    # A head of keys and values lies on one device at least.
+    column = 2 * number * shape.layers * shape.kv_width * rows / min(devices, shape.kv_heads)
+    reading = rows * prompt * forward_workspace(shape, number, adapted) / devices
     mask = mask_of_layer(
         number + 1, rows, prompt
     )  # as bool for all layers, and as numbers for the one at work

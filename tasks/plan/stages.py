@@ -29,6 +29,8 @@ class StagePlan:
     """Of the model that it passes through."""
     part: str = ""
     """Where its settings stand in the flow's configuration."""
+    devices: int = 1
+    """Over which a stage that writes is spread by its engine's settings, each holding that memory."""
 
 
 def planned_model(config: Any) -> tuple[str, ModelConfig]:
@@ -121,9 +123,10 @@ def _writing(
     if engine.engine == "openai":
         return None
     number = machine.bytes_of(engine.precision)
-    static = Memory(weights=number * shape.parameters())
-    memory = writing(shape, static, number, rows=engine.batch_size, prompt=prompt, new=new)
-    return StagePlan(name, memory, "generate", shape, part)
+    devices = engine.tensor_parallel if engine.engine == "vllm" else 1
+    static = Memory(weights=number * shape.parameters() / devices)
+    memory = writing(shape, static, number, rows=engine.batch_size, prompt=prompt, new=new, devices=devices)
+    return StagePlan(name, memory, "generate", shape, part, devices)
 
 
 def _reward(config: Any) -> Reward:

@@ -12,9 +12,10 @@ from tasks.base_model import ModelConfig
 from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.plan.estimate import estimate_in, estimates
+from tasks.plan.generating import writing
 from tasks.plan.known_models import architecture_of
 from tasks.plan.layouts import Layout, in_layout, layouts, trainings
-from tasks.plan.memory import CPU, GB, GPU, needed
+from tasks.plan.memory import CPU, GB, GPU, Memory, needed
 from tasks.plan.remedies import changed
 from tasks.plan.speed import SPEEDS, Pass, Speed, calibrated, seconds
 from tasks.plan.stages import plan_stages
@@ -207,6 +208,38 @@ def test_devices_that_train_a_policy_share_what_it_writes(devices, rows):
     found = estimate_in(layout, config, replace(GPU, processes=devices), 80.0, fast, WRITTEN, prompt=64)
     assert found.hours["ppo"] * 3600 == pytest.approx(3 * 64 * 10 / (rows * devices) * 2 * PARAMETERS / 5e10)
     assert inspect.signature(PolicySampler).parameters["batch_size"].default == 32
+
+
+def test_vllm_spreads_weights_and_cache_over_gpus_that_are_paid_for():
+    config = changed(LLM2LLMConfig(), {"student.model": "llama-3.1-8b", "teacher.engine.engine": "openai"})
+    config = changed(config, {"evaluation.engine.engine": "vllm", "evaluation.engine.batch_size": 4})
+    stages, found = {}, {}
+    for spread in (1, 2, 16):
+        wide = changed(config, {"evaluation.engine.tensor_parallel": spread, "training.batch_size": 1})
+        (stages[spread],) = (one for one in plan_stages(wide, GPU, prompt=512) if one.name == "evaluate")
+        found[spread] = estimates(wide, GPU, 80.0, SPEEDS[80.0], work_of(wide, AMOUNTS), prompt=512)
+    whole, halves, sixteenths = (stage.memory for stage in stages.values())
+    assert halves.weights == 8_030_261_248  # 16 bits each, on two GPUs
+    assert halves.cache == whole.cache / 2
+    assert sixteenths.cache == whole.cache / 8  # there are eight heads of keys and values
+    assert found[2].spread == {"evaluate": 2}
+    assert not found[1].spread
+    hours = found[2].hours
+    assert hours["evaluate"] == pytest.approx(found[1].hours["evaluate"] / 2)
+    assert found[2].dollars == pytest.approx(3.0 * (hours["fine-tune"] + 2 * hours["evaluate"]))
+    ignored = changed(
+        config, {"evaluation.engine.engine": "transformers", "evaluation.engine.tensor_parallel": 2}
+    )
+    (stage,) = (one for one in plan_stages(ignored, GPU, prompt=512) if one.name == "evaluate")
+    assert stage.memory == whole
+
+
+def test_a_device_of_two_computes_half_the_width_and_the_whole_mask():
+    narrow = SHAPE.model_copy(update={"kv_heads": 1})
+    found = writing(narrow, Memory(), 2, rows=1, prompt=2048, new=8, devices=2)
+    # Two bytes of three products of the MLP and two states, and a mask as bool and in 16 bits.
+    assert found.activations == 2048 * (3 * 1536 + 2 * 576) * 2 / 2 + 3 * 2048**2
+    assert found.cache == 2048 * 2 * 2 * 30 * 64  # of the one head everywhere
 
 
 def test_a_layout_that_offloads_says_how_much_main_memory_it_takes():
