@@ -30,7 +30,7 @@ from tasks.sft.checkpoints import reporting, train_to_the_end
 from tasks.sft.row_order import repeatable
 from tasks.sft.saving import mean_loss
 from tasks.sft.shared_batches import check_share, sharing
-from tasks.sft.trainer_arguments import be_deterministic, trainer_arguments
+from tasks.sft.trainer_arguments import be_deterministic, held_in, trainer_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -129,7 +129,7 @@ def run(
     arguments = TrainingArguments(**trainer_arguments(config, checkpoints))
     set_seed(config.seed)  # the head begins at random
     model = AutoModelForTokenClassification.from_pretrained(
-        folder, num_labels=2, dtype=torch_dtype(config.precision)
+        folder, num_labels=2, dtype=torch_dtype(held_in(config))
     )
     rows = token_rows(tokenizer, pairs, min(config.max_length, longest_input(model.config)))
     weight = _class_weight(rows) if config.balance == "inverse" else None

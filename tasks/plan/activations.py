@@ -24,12 +24,19 @@ class Training:
     rank: int = 0
     copies: Literal["shared", "autocast", "float32"] = "shared"
     """In which form an adapter keeps its input: the layer's own tensor where formats are equal; under autocast (the
-    trainers, 16 bits) a copy for each adapter in the weights' format; without it (PPO, 16 bits) one in float32."""
+    trainers, 16 bits) a copy for each adapter in the weights' format; without it (PPO, 16 bits) one in float32. Where
+    all weights are trained, `autocast` says that they are float32 and computed with in 16 bits."""
+
+    @property
+    def between_layers(self) -> int:
+        """Bytes of a number of what flows from layer to layer, beside the results of products."""
+        return FLOAT32 if self.adapted is None and self.copies == "autocast" else self.number
 
     def inputs(self, width: int, names: tuple[str, ...], *, kept_anyway: bool = False) -> int:
         """Bytes kept of one input of `width` numbers, which the matrices `names` read, for their gradients."""
         if self.adapted is None:
-            return 0 if kept_anyway else self.number * width
+            each = len(names) if self.copies == "autocast" else 1  # which makes a copy for every matrix
+            return 0 if kept_anyway else each * self.number * width
         readers = sum(linear.name in names for linear in self.adapted)
         if self.copies == "shared":
             return self.number * width if readers and not kept_anyway else 0
@@ -54,7 +61,9 @@ def kept_by_layer(shape: Architecture, training: Training) -> int:
         inputs += training.inputs(q, ("dense",), kept_anyway=True) + training.inputs(wide, ("dense_4h_to_h",))
         return norms + attention + b * wide + inputs + training.low_rank()
     # RMS norms compute in float32, and keep their input so; a trained one also keeps what it scales.
-    norms = 2 * (FLOAT32 * width + FLOAT32 + (b * width if training.adapted is None else 0))
+    norms = 2 * (
+        FLOAT32 * width + FLOAT32 + (training.between_layers * width if training.adapted is None else 0)
+    )
     if shape.family == "qwen3":
         of_heads = q + shape.kv_width
         norms += FLOAT32 * (of_heads + shape.heads + shape.kv_heads)
@@ -82,7 +91,7 @@ def backward_workspace(shape: Architecture, training: Training) -> int:
     products = b * (3 if shape.gated else 2) * wide - training.inputs(wide, last)
     if training.copies != "shared" and training.inputs(wide, last):
         products = max(products, FLOAT32 * wide)
-    return products + b * 2 * width
+    return products + training.between_layers * 2 * width
 
 
 def forward_workspace(shape: Architecture, number: int, adapted: Sequence[Linear] = ()) -> int:
@@ -108,7 +117,7 @@ def activations(
     tokens = rows * length
     layer = tokens * kept_by_layer(shape, training) + mask_of_layer(training.number, rows, length)
     workspace = tokens * backward_workspace(shape, training)
-    last_norm = tokens * (FLOAT32 + training.number) * shape.hidden
+    last_norm = tokens * (FLOAT32 + training.between_layers) * shape.hidden
     if checkpointing:
-        return tokens * shape.layers * training.number * shape.hidden + layer + workspace + last_norm
+        return tokens * shape.layers * training.between_layers * shape.hidden + layer + workspace + last_norm
     return shape.layers * layer + workspace + last_norm

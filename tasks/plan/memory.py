@@ -98,10 +98,16 @@ def weight_bytes(shape: Architecture, parameters: int, number: int, *, four_bit:
     return NF4 * matrices + number * (parameters - matrices)
 
 
+def copied(shape: Architecture, number: int, beside: int = 0) -> float:
+    """Bytes of the copies in 16 bits that autocast computes with, of the layers' matrices and so many numbers `beside`
+    them, while weights that are trained are held in float32; 0 where float32 is computed with."""
+    return number * float(shape.matrix_parameters() + beside) if number < 4 else 0.0
+
+
 @dataclass(frozen=True)
 class Trained:
-    """Parameters that an optimizer changes. AdamW keeps two moments of each, in the parameter's own format: there are
-    no master weights, unless DeepSpeed keeps them."""
+    """Parameters that an optimizer changes. AdamW keeps two moments of each, in the parameter's own format; weights
+    that are trained whole are float32 (with DeepSpeed, which keeps such a copy, in 16 bits beside it)."""
 
     parameters: int
     number: int

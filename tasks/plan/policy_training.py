@@ -13,7 +13,7 @@ from tasks.plan.activations import (
 )
 from tasks.plan.architecture import Architecture, Linear
 from tasks.plan.generating import writing
-from tasks.plan.memory import Machine, Memory, Trained, fullest, weight_bytes
+from tasks.plan.memory import Machine, Memory, Trained, copied, fullest, weight_bytes
 from tasks.plan.sharing import placed, rows_of_device, zero_section
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.heads import ROWS
@@ -55,15 +55,17 @@ def policy_training(
     weights, adapters = weight_bytes(shape, shape.parameters(), number, four_bit=four_bit), 0.0
     if four_bit:
         weights += number * max(linear.inputs * linear.outputs for linear in shape.linears())  # one in use
-    policy, policy_pass = Trained(shape.parameters(), number), Training(number)
+    copies = 0.0  # of the policy's weights, in which autocast computes
     if lora:
         policy, policy_pass = _adapter(shape, roles.adapter, number, "roles.adapter.modules")
         adapters += policy.size
     else:
-        weights += number * shape.parameters()  # the reference
+        policy, policy_pass = _whole(shape.parameters(), number)
+        weights = policy.size + number * shape.parameters()  # with the reference
+        copies = copied(shape, number, shape.vocabulary * shape.hidden)
     values, value_pass = Trained(0, number), policy_pass  # a head on the policy's trunk
     if value == "model":
-        values, value_pass = Trained(body, number), Training(number)
+        values, value_pass = _whole(body, number)
         weights += values.size
     elif value == "adapter":
         own = roles.value_adapter or roles.adapter
@@ -84,7 +86,7 @@ def policy_training(
     gradients = sum(size for _, size in shares) if zero else sum(part.size for part in both)
     # ZeRO-3 gathers all weights to sample, beside the parts that a device keeps.
     kept_beside = weights / machine.processes if int(zero.get("stage", 0)) >= 3 else 0.0
-    sampling = replace(static, weights=weights + kept_beside)
+    sampling = replace(static, weights=weights + kept_beside + copies)
 
     share = rows_of_device(ppo.batch_size, machine)
     length = prompt + ppo.max_new_tokens
@@ -94,7 +96,7 @@ def policy_training(
         writing(
             shape,
             sampling,
-            number,
+            number if lora else (FLOAT32 + number) // 2,  # autocast: keys in float32, values in 16 bits
             rows=min(SAMPLED, share),
             prompt=prompt,
             new=ppo.max_new_tokens,
@@ -107,12 +109,15 @@ def policy_training(
         moments.append(static.at("responses are rewarded", activations=reading))
     learnt = micro * ppo.max_new_tokens
     # The states that responses are predicted from, as they are and as gradients in float32.
-    states = learnt * shape.hidden * (number + FLOAT32 * (2 if ppo.entropy_coefficient else 1))
+    states = (
+        learnt * shape.hidden * (policy_pass.between_layers + FLOAT32 * (2 if ppo.entropy_coefficient else 1))
+    )
     logits = learnt * shape.vocabulary * FLOAT32
     chunk = min(logits, CHUNK * FLOAT32) * _COPIES_OF_A_CHUNK if lora else logits * _COPIES_OF_LOGITS
     for name, one in (("policy", policy_pass), ("value function", value_pass)):
         kept = activations(shape, one, rows=micro, length=length, checkpointing=roles.gradient_checkpointing)
-        learning = static.at(f"the {name} learns", gradients=gradients)
+        beside = copies if one is policy_pass else copied(shape, number) if value == "model" else 0.0
+        learning = static.at(f"the {name} learns", gradients=gradients, weights=beside)
         moments.append(learning.at(learning.moment, activations=kept, logits=states))
         if name == "policy":
             without = kept - micro * length * backward_workspace(shape, one)
@@ -122,6 +127,11 @@ def policy_training(
         static.at("the optimizer steps", gradients=gradients, optimizer=gradients if machine.fused else 0.0)
     )
     return fullest(moments)
+
+
+def _whole(parameters: int, number: int) -> tuple[Trained, Training]:
+    """Weights that are all trained, in float32, and what layers keep for it."""
+    return Trained(parameters, FLOAT32), Training(number, copies="autocast" if number < FLOAT32 else "shared")
 
 
 def _adapter(shape: Architecture, config: AdapterConfig, number: int, where: str) -> tuple[Trained, Training]:

@@ -32,7 +32,10 @@ def stored(config: Any, stage: StagePlan, machine: Machine) -> Stored:
         return Stored(read=whole)
     training = config.roles if stage.kind == "ppo" else getattr(config, stage.part)
     if training.method == "full":
-        return Stored(whole, _CHECKPOINTS * 3 * whole, whole)
+        # Trained and saved in float32; DeepSpeed saves its 16 bits.
+        sharded = getattr(training, "deepspeed", "")
+        saved = whole if sharded else float(FLOAT32 * stage.shape.parameters())
+        return Stored(saved, _CHECKPOINTS * 3 * saved, whole)
     adapted = stage.shape.adapted(training.adapter, field=f"{stage.part}.adapter.modules")
     adapter = float(FLOAT32 * stage.shape.adapter_parameters(training.adapter.rank, adapted))
     return Stored(adapter, _CHECKPOINTS * 3 * adapter, whole)

@@ -2,7 +2,7 @@
 
 from tasks.plan.activations import FLOAT32, Training, activations, backward_workspace
 from tasks.plan.architecture import Architecture
-from tasks.plan.memory import Machine, Memory, Trained, fullest, weight_bytes
+from tasks.plan.memory import Machine, Memory, Trained, copied, fullest, weight_bytes
 from tasks.plan.sharing import fully_sharded, placed, rows_of_device, zero_section
 from tasks.reward_model.config import RewardTrainingConfig
 from tasks.sft.config import TrainingConfig
@@ -58,9 +58,16 @@ def _training(
     weights = weight_bytes(shape, parameters, number, four_bit=four_bit)
     if four_bit:
         weights += number * max(linear.inputs * linear.outputs for linear in shape.linears())  # one in use
+    copies = 0.0
     if config.method == "full":
-        trained, training = Trained(parameters, number), Training(number)
-        static = Memory(weights=weights)
+        # Held in float32 under autocast; DeepSpeed makes them 16 bits and keeps float32 itself.
+        autocast = number < FLOAT32 and not config.deepspeed
+        held = FLOAT32 if autocast else number
+        trained = Trained(parameters, held)
+        training = Training(number, copies="autocast" if autocast else "shared")
+        static = Memory(weights=held * parameters)
+        if autocast and not (machine.fsdp and machine.processes > 1):  # FSDP gathers 16 bits as they are
+            copies = copied(shape, number, shape.vocabulary * shape.hidden if part == "training" else 0)
     else:
         adapted = shape.adapted(config.adapter, field=f"{part}.adapter.modules")
         size = shape.adapter_parameters(config.adapter.rank, adapted)
@@ -85,9 +92,10 @@ def _training(
     accumulated = trained_bytes if config.gradient_accumulation > 1 else 0.0
     return fullest(
         [
-            static.at("the backward pass begins", activations=kept, gradients=accumulated),
+            static.at("the backward pass begins", weights=copies, activations=kept, gradients=accumulated),
             static.at(
                 "logits and their gradient",
+                weights=copies,
                 activations=kept - workspace,
                 logits=logits,
                 gradients=accumulated,

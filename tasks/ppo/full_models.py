@@ -8,6 +8,7 @@ from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 from tasks.ppo.backbone import Backbone, enable_checkpointing
 from tasks.ppo.heads import RewardRole, value_head
+from tasks.ppo.mixed_precision import computing
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.roles_config import RolesConfig, check
 from tasks.ppo.shared_base import check_bases, load_shared_base, load_value_model
@@ -20,10 +21,13 @@ def load_full_models(
     config: RolesConfig, base: ModelRef, reward: ModelRef | None, *, temperature: float = 1.0
 ) -> LanguageModelRoles:
     """The roles by full models: the policy and (unless `value: trunk`) the value function trained whole, a frozen
-    copy of `base` as the reference, and the reward model, whose tokens have to be those of `base`."""
+    copy of `base` as the reference, and the reward model, whose tokens have to be those of `base`.
+
+    What is trained is held in float32 and computes in `config.precision`, in which the frozen models are held.
+    """
     check(config)
     check_bases(base, None)
-    policy = load_model(base, precision=config.precision).eval()
+    policy = load_model(base, precision="float32").eval()
     reference = load_model(base, precision=config.precision).eval().requires_grad_(False)
     trainable = {f"policy.{name}": parameter for name, parameter in policy.named_parameters()}
     if config.gradient_checkpointing:
@@ -35,7 +39,7 @@ def load_full_models(
     trainable |= {f"value.head.{name}": parameter for name, parameter in head.named_parameters()}
     return LanguageModelRoles(
         model=policy,
-        policy=Backbone(policy.base_model),
+        policy=Backbone(policy.base_model, computing(policy, config.precision)),
         value=value,
         reference=Backbone(reference.base_model),
         reference_model=reference,

@@ -11,7 +11,7 @@ from tasks.ppo.masked import process_count
 def group_arguments(
     config: PPOConfig, group: GroupConfig, checkpoints: Path, checkpoint_steps: int, dtype: Any
 ) -> dict[str, Any]:
-    """Keywords of `RLOOConfig` and `GRPOConfig` for a model of torch's `dtype`.
+    """Keywords of `RLOOConfig` and `GRPOConfig` for a model that computes in torch's `dtype`.
 
     An optimizer step, which is what TRL counts, sees the whole batch; checkpoints lie between two batches. Raises
     UserError for a batch that the processes cannot share.

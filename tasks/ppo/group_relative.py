@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tasks.core.digests import folder_digest
-from tasks.core.models import load_model
+from tasks.core.models import load_model, torch_dtype
 from tasks.core.references import ModelRef
 from tasks.core.stage import Report
 from tasks.ppo.config import PPOConfig
@@ -21,6 +21,7 @@ from tasks.ppo.group_config import GroupConfig, check_group
 from tasks.ppo.group_episodes import GroupEpisodes
 from tasks.ppo.group_progress import figures_of_steps, following, group_warning_signs
 from tasks.ppo.group_trainer import on_episodes
+from tasks.ppo.mixed_precision import computing
 from tasks.ppo.roles_config import RolesConfig
 from tasks.ppo.roles_config import check as check_roles
 from tasks.ppo.sampling import PolicySampler
@@ -61,8 +62,13 @@ def load_group_policy(
     check_roles(roles)
     check_group(config, group, roles)
     check_bases(base, None)
-    model = load_model(base, precision=roles.precision, four_bit=roles.method == "qlora")
-    return GroupPolicy(model, base, config.temperature, nullcontext())
+    if roles.method != "full":
+        model = load_model(base, precision=roles.precision, four_bit=roles.method == "qlora")
+        return GroupPolicy(model, base, config.temperature, nullcontext())
+    model = load_model(
+        base, precision="float32"
+    )  # the trainer, too, computes in `roles.precision` under autocast
+    return GroupPolicy(model, base, config.temperature, computing(model, roles.precision))
 
 
 def make_group_trainer(
@@ -81,7 +87,7 @@ def make_group_trainer(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-    keywords = group_arguments(config, group, checkpoints, checkpoint_steps, policy.model.dtype) | {
+    keywords = group_arguments(config, group, checkpoints, checkpoint_steps, torch_dtype(roles.precision)) | {
         "seed": roles.seed,
         "gradient_checkpointing": roles.gradient_checkpointing,
         "trust_remote_code": bool(policy.base.facts.get("trust_remote_code", False)),

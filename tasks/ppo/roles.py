@@ -109,9 +109,13 @@ class LanguageModelRoles:
         hidden = self._policy.before_responses(rollout)
         if self._value is None:
             self._trunk = Trunk(rollout, hidden, self._versions())
-        found = self._vocabulary.log_probabilities(
-            hidden, rollout.responses[rollout.mask], self.temperature, entropy_gradient=self.entropy_gradient
-        )
+        with self._policy.role:  # a head that trains computes as it does where responses are sampled
+            found = self._vocabulary.log_probabilities(
+                hidden,
+                rollout.responses[rollout.mask],
+                self.temperature,
+                entropy_gradient=self.entropy_gradient,
+            )
         return _placed(found[0], rollout), _placed(found[1], rollout)
 
     def values(self, rollout: Rollout) -> "Tensor":

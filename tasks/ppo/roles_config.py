@@ -27,7 +27,7 @@ class RolesConfig(Config):
     """The value function's adapter; empty takes the settings of the policy's."""
     precision: Precision = "auto"
     """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32. Adapters and heads are
-    float32."""
+    float32; models that are trained whole are held in float32 and multiplied in this format."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     seed: int = Field(0, ge=0, le=2**31)

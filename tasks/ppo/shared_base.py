@@ -10,6 +10,7 @@ from tasks.ppo.adapted_linear import fuse_adapters
 from tasks.ppo.adapters import AdapterSwitch
 from tasks.ppo.backbone import Backbone, enable_checkpointing
 from tasks.ppo.heads import RewardRole, value_head
+from tasks.ppo.mixed_precision import computing
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.roles_config import RolesConfig, check
 from tasks.reward_model.classifier import HEAD
@@ -102,12 +103,16 @@ def load_shared_base(
 
 
 def load_value_model(config: RolesConfig, base: ModelRef) -> tuple[Backbone, dict[str, Any]]:
-    """A full model that is trained as the value function, beginning as `base`, and its parameters by name."""
-    model = load_model(base, precision=config.precision).eval()
+    """A full model that is trained as the value function, beginning as `base`, and its parameters by name.
+
+    They are float32; the model computes in `config.precision`.
+    """
+    model = load_model(base, precision="float32").eval()
     body = model.base_model  # the output layer is let go
     if config.gradient_checkpointing:
         enable_checkpointing(model)
-    return Backbone(body), {f"value.model.{name}": part for name, part in body.named_parameters()}
+    role = computing(model, config.precision)
+    return Backbone(body, role), {f"value.model.{name}": part for name, part in body.named_parameters()}
 
 
 def _add_reward(peft: Any, reward: ModelRef, base: ModelRef) -> tuple[Any, Any, int, int | None]:

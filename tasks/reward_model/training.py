@@ -17,7 +17,7 @@ from tasks.sft.checkpoints import reporting, train_to_the_end
 from tasks.sft.row_order import repeatable
 from tasks.sft.saving import mean_loss, save_trained
 from tasks.sft.shared_batches import sharing
-from tasks.sft.trainer_arguments import join_processes, trainer_arguments
+from tasks.sft.trainer_arguments import held_in, join_processes, trainer_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +83,7 @@ def _trainer(
     set_seed(config.seed)  # the head begins at random
     model = load_classifier(
         start,
-        precision=config.precision,
+        precision=held_in(config),
         padding=padding_token(tokenizer),
         four_bit=config.method == "qlora",
     )

@@ -37,7 +37,8 @@ class OptimiserConfig(Config):
     batching: Literal["length", "random", "packed"] = "length"
     """Rows of similar length together (little padding), at random, or several rows packed into one sequence."""
     precision: Precision = "auto"
-    """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32."""
+    """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32. With `full` the weights are
+    held in float32 and multiplied in this format."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     checkpoint_steps: int = Field(50, ge=1, json_schema_extra=PLACEMENT)

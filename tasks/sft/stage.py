@@ -20,7 +20,7 @@ from tasks.sft.row_order import repeatable
 from tasks.sft.rows import fitting, tokenize
 from tasks.sft.saving import mean_loss, save_trained
 from tasks.sft.shared_batches import sharing
-from tasks.sft.trainer_arguments import be_deterministic, join_processes, trainer_arguments
+from tasks.sft.trainer_arguments import be_deterministic, held_in, join_processes, trainer_arguments
 from tasks.sft.weighting import reward_weights, weighted
 
 
@@ -91,7 +91,7 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
     arguments = SFTConfig(**keywords)
     join_processes(arguments)
     model = load_model(
-        inputs.model, precision=config.precision, four_bit=config.method == "qlora", train_adapter=going_on
+        inputs.model, precision=held_in(config), four_bit=config.method == "qlora", train_adapter=going_on
     )
     adapter = None
     if config.method != "full" and not going_on:

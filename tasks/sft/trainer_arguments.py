@@ -7,7 +7,7 @@ from typing import Any
 from tasks.core.errors import UserError
 from tasks.core.launching.fsdp import in_fsdp
 from tasks.core.launching.zero import build_operator, read_deepspeed
-from tasks.core.models import torch_dtype
+from tasks.core.models import Precision, torch_dtype
 from tasks.sft.optimiser_config import OptimiserConfig
 
 
@@ -35,6 +35,15 @@ def join_processes(arguments: Any) -> None:
             backend, store=torch.distributed.HashStore(), rank=0, world_size=1
         )
     deepspeed.init_distributed()
+
+
+def held_in(config: OptimiserConfig) -> Precision:
+    """The format in which a trainer's model is loaded: float32 where all weights are trained, for steps of a small
+    learning rate are rounded away in 16 bits; the trainer then computes in `config.precision` under autocast.
+
+    DeepSpeed keeps float32 weights itself.
+    """
+    return "float32" if config.method == "full" and not config.deepspeed else config.precision
 
 
 def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, Any]:

@@ -146,6 +146,19 @@ def test_training_makes_the_right_answers_likelier(bench):
     assert answer_loss(result.model, ROWS) < before * 0.6
 
 
+def test_small_steps_move_full_weights_in_16_bits(bench, tiny_model):
+    """Held in 16 bits, weights would be rounded by more than all steps together."""
+    result = bench.train(
+        method="full", precision="bfloat16", learning_rate=1e-6, schedule="constant_with_warmup"
+    )
+    start, trained = (
+        load_file(Path(place) / "model.safetensors") for place in (tiny_model, result.model.uri)
+    )
+    ways = [abs(trained[name] - start[name]) for name in start if name != "model.embed_tokens.weight"]
+    assert max(way.max() for way in ways) < 4e-6
+    assert sum((way > 0).sum() for way in ways) > 0.5 * sum(way.size for way in ways)
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_seed_decides_the_weights(bench, method):
     digests = [

@@ -265,7 +265,7 @@ def test_an_adapter_and_its_checkpoints_are_small_whole_weights_are_not():
     adapter = 4 * 30 * 8 * (576 + 576)
     assert stored(config, stage, GPU) == Stored(adapter, 6 * adapter, 2 * PARAMETERS)
     whole = changed(config, {"training.method": "full"})
-    assert stored(whole, stage, GPU) == Stored(2 * PARAMETERS, 12 * PARAMETERS, 2 * PARAMETERS)
+    assert stored(whole, stage, GPU) == Stored(4 * PARAMETERS, 24 * PARAMETERS, 2 * PARAMETERS)
 
 
 def test_cuda_takes_nothing_of_a_machine_without_a_gpu():

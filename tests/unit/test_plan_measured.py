@@ -133,6 +133,7 @@ def measured_fine_tuning(folder: Path, model: ModelRef, config: TrainingConfig) 
     [
         {},
         {"method": "full"},
+        {"method": "full", "precision": "bfloat16"},
         {"method": "full", "gradient_accumulation": 2},
         {"gradient_checkpointing": True},
         {"adapter": {"modules": "q_proj,v_proj", "rank": 4}},
@@ -153,7 +154,11 @@ def test_fine_tuning_holds_what_is_planned(tmp_path, model, shape, changes):
     compare(planned, measured)
 
 
-@pytest.mark.parametrize("changes", [{}, {"method": "full"}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"method": "full"}, {"method": "full", "precision": "bfloat16"}, {"gradient_checkpointing": True}],
+    ids=str,
+)
 def test_a_reward_models_training_holds_what_is_planned(tmp_path, model, shape, changes):
     settings = {
         "batch_size": 2,
@@ -180,6 +185,7 @@ def test_a_reward_models_training_holds_what_is_planned(tmp_path, model, shape, 
         ({"value": "trunk"}, {}),
         ({"value": "model"}, {}),
         ({"method": "full"}, {}),
+        ({"method": "full", "precision": "bfloat16"}, {}),
         ({"gradient_checkpointing": True}, {}),
         ({}, {"micro_batch_size": 1}),  # generation is what is fullest
     ],
@@ -193,7 +199,7 @@ def test_ppo_holds_what_is_planned(tmp_path, model, shape, roles, ppo, monkeypat
     settings = {"steps": STEPS, "batch_size": 8, "minibatch_size": 8, "micro_batch_size": 4, "epochs": 1}
     config = PolicyTrainingConfig(
         ppo=PPOConfig(max_new_tokens=16, target_kl=0.0, **settings | ppo),
-        roles=RolesConfig(precision="float32", **roles),
+        roles=RolesConfig(**{"precision": "float32"} | roles),
         reward=RewardConfig(by="problem"),
     )
     rows = [make_example(f"{number}" + " word" * (40 + number), "Paris") for number in range(10, 18)]

@@ -263,6 +263,17 @@ def test_full_fine_tuning_moves_all_weights_and_measures_from_the_start(tmp_path
     assert history[-1]["objective/kl_k3"] > 1e-3
 
 
+def test_small_steps_move_full_weights_in_16_bits(tmp_path, tiny_ref):
+    """Held in 16 bits, weights would be rounded by more than all steps together; the reference is as they began."""
+    roles = {"method": "full", "precision": "bfloat16"}
+    result = train(tmp_path, tiny_ref, "rloo", roles=roles, ppo={"policy_learning_rate": 1e-6})
+    start, end = (load_file(fetch(ref) / "model.safetensors") for ref in (tiny_ref, result.model))
+    ways = [(end[name] - start[name]).abs() for name in start if "embed" not in name]
+    assert max(way.max() for way in ways) < 5e-6
+    assert sum((way > 0).sum() for way in ways) > 0.5 * sum(way.numel() for way in ways)
+    assert next(iter(read_records(result.history)))["objective/kl"] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_figures_are_those_of_the_whole_batch(tmp_path, tiny_ref):
     ppo = {"steps": 2, "missing_eos_penalty": 0.5}
     history = list(read_records(train(tmp_path, tiny_ref, "rloo", ppo=ppo, group={"iterations": 3}).history))

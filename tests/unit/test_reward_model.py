@@ -142,6 +142,16 @@ def test_lora_trains_the_adapter_and_the_head_and_leaves_the_base_alone(tmp_path
     assert not list(folder.glob("*.bin"))
 
 
+def test_small_steps_move_full_weights_in_16_bits(tmp_path, tiny_ref, tiny_model):
+    """Held in 16 bits, weights would be rounded by more than all steps together."""
+    changes = {"method": "full", "precision": "bfloat16", "learning_rate": 1e-6}
+    result = train_reward(tmp_path, tiny_ref, schedule="constant_with_warmup", **changes)
+    start, end = (load_file(Path(place) / "model.safetensors") for place in (tiny_model, result.model.uri))
+    ways = [abs(end[name] - start[name]) for name in start if name in end and "embed" not in name]
+    assert max(way.max() for way in ways) < 4e-6
+    assert sum((way > 0).sum() for way in ways) > 0.5 * sum(way.size for way in ways)
+
+
 def test_full_fine_tuning_moves_all_weights_and_needs_no_base(tmp_path, tiny_ref, tiny_model):
     result = train_reward(tmp_path, tiny_ref, method="full")
     before = load_file(tiny_model / "model.safetensors")
