@@ -9,7 +9,8 @@ from tasks.core.errors import UserError
 from tasks.core.stage import Report
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.group_config import GroupConfig
-from tasks.ppo.warning_signs import MOST_COLLAPSED, warning_signs
+from tasks.ppo.reward_signal import SMALLEST_STD
+from tasks.ppo.warning_signs import ENDING, warning_signs
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -53,11 +54,11 @@ def _figures(entries: Sequence[dict[str, Any]], config: PPOConfig, group: GroupC
     return figures
 
 
-def group_warning_signs(figures: dict[str, float], config: PPOConfig) -> list[str]:
+def group_warning_signs(figures: dict[str, float], config: PPOConfig) -> dict[str, str]:
     """`warning_signs` of a step's figures, with those that concern groups. Without a reference no KL is known."""
     found = warning_signs({"objective/kl": 0.0} | figures, config)
-    if figures["reward/frac_zero_std"] == 1.0 and figures["reward/std"] > 0.0:
-        found.append(
+    if figures["reward/frac_zero_std"] == 1.0 and figures["reward/std"] > SMALLEST_STD:
+        found["groups"] = (
             "the responses to each prompt all have the same reward: there is nothing to learn from but the KL penalty. "
             "Raise group.responses or ppo.temperature, or leave out prompts that are too easy or too hard"
         )
@@ -66,7 +67,7 @@ def group_warning_signs(figures: dict[str, float], config: PPOConfig) -> list[st
 
 def following(config: PPOConfig, group: GroupConfig, report: Report) -> "TrainerCallback":
     """A callback that passes every step's figures and progress to `report`, and ends a training that has collapsed or
-    whose KL has exploded; `stopped` then says why.
+    whose KL has exploded; `stopped` is then true.
 
     Raises UserError, before anything is saved, for a loss or a gradient that is not finite.
     """
@@ -74,7 +75,7 @@ def following(config: PPOConfig, group: GroupConfig, report: Report) -> "Trainer
 
     class Following(TrainerCallback):
         def __init__(self) -> None:
-            self.stopped = ""
+            self.stopped = False
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
             if "loss" not in logs:
@@ -90,9 +91,8 @@ def following(config: PPOConfig, group: GroupConfig, report: Report) -> "Trainer
                 kl = f", KL {figures['objective/kl']:.2f}" if "objective/kl" in figures else ""
                 text = f"reward {figures['reward/mean']:.3f}{kl}"
                 report({"progress": [step, config.total_steps()], "text": text})
-            gone = figures.get("objective/kl", 0.0) > config.kl_alarm
-            if figures["val/one_token_share"] > MOST_COLLAPSED or gone:
-                self.stopped = group_warning_signs(figures, config)[0]
+            if not ENDING.isdisjoint(group_warning_signs(figures, config)):
+                self.stopped = True
                 control.should_training_stop = True
                 control.should_save = False  # a run resumed from here would go on
 

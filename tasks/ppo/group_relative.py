@@ -28,6 +28,7 @@ from tasks.ppo.sampling import PolicySampler
 from tasks.ppo.scores import Score
 from tasks.ppo.shared_base import check_bases
 from tasks.ppo.training import Prompt, Trained, batch_of
+from tasks.ppo.warning_signs import said_of_steps
 from tasks.sft.adapter import lora_config
 from tasks.sft.checkpoints import reporting, train_to_the_end
 from tasks.sft.saving import save_trained
@@ -156,4 +157,5 @@ def train_group_relative(
     base = policy.base if roles.method != "full" else None
     save_trained(trainer, folder, base, tokenizer)
     model = ModelRef(uri=str(folder), digest=folder_digest(folder), base=base, facts=policy.base.facts)
-    return Trained(figures, group_warning_signs(figures[-1], config), progress.stopped), model
+    warnings = said_of_steps([group_warning_signs(step, config) for step in figures])
+    return Trained(figures, warnings, warnings[0] if progress.stopped else ""), model

@@ -21,7 +21,7 @@ from tasks.ppo.running_moments import RunningMoments
 from tasks.ppo.sampling import PolicySampler
 from tasks.ppo.scores import Score
 from tasks.ppo.sharding import ShardedOptimizer, whole_weights
-from tasks.ppo.warning_signs import MOST_COLLAPSED, warning_signs
+from tasks.ppo.warning_signs import ENDING, said_of_steps, warning_signs
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Trained:
     figures: list[dict[str, float]]
     """Of every step."""
     warnings: list[str]
-    """Of the last step."""
+    """Of all steps, each with when it was seen."""
     stopped: str
     """Why not all steps were taken."""
     optimizer: Any = None
@@ -73,7 +73,7 @@ def train_policy(
         checkpoints, roles, lambda: _optimizer(roles, config), controller, moments
     )
     figures = resumed.figures if resumed else []
-    total, warnings, stopped = config.total_steps(), [], ""
+    total, stopped = config.total_steps(), False
     # Streams are numbered over the whole batch: its responses do not hang on the number of processes.
     streams = share(config.batch_size)
     with heeding_termination() as asked:
@@ -100,12 +100,11 @@ def train_policy(
             report({"step": step + 1} | metrics)
             text = f"reward {metrics['reward/mean']:.3f}, KL {metrics['objective/kl']:.2f}"
             report({"progress": [step + 1, total], "text": text})
-            warnings = warning_signs(metrics, config)
-            if metrics["val/one_token_share"] > MOST_COLLAPSED or metrics["objective/kl"] > config.kl_alarm:
-                stopped = warnings[0]
+            stopped = not ENDING.isdisjoint(warning_signs(metrics, config))
+            if stopped or step + 1 == total:  # asked to end or not, what is left is to save the policy
                 break
             ends = asked()
-            if ends or ((step + 1) % checkpoint_steps == 0 and step + 1 < total):
+            if ends or (step + 1) % checkpoint_steps == 0:
                 state = TrainingState(
                     step=step + 1,
                     controller=controller.state_dict(),
@@ -115,7 +114,9 @@ def train_policy(
                 save_checkpoint(checkpoints, state, roles, optimizer)
             if ends:
                 raise EndedEarly(f"asked to end; there is a checkpoint of step {step + 1}")
-    return Trained(figures, warnings, stopped, optimizer)
+    # From the figures, which are those of all steps in a resumed training as well.
+    warnings = said_of_steps([warning_signs(metrics, config) for metrics in figures])
+    return Trained(figures, warnings, warnings[0] if stopped else "", optimizer)
 
 
 def _optimizer(roles: LanguageModelRoles, config: PPOConfig) -> Any:

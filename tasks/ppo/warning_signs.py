@@ -1,8 +1,10 @@
 """What shows that a training goes wrong although every number is finite: collapse, explosion, no signal."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.ppo.config import PPOConfig
+from tasks.ppo.reward_signal import SMALLEST_STD, last_token
 from tasks.ppo.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
 SHORTEST = 4
 """Responses of fewer tokens may well repeat one."""
 MOST_COLLAPSED = 0.9
+SIGNS = ("collapsed", "exploded", "constant", "groups", "cut")
+"""The names of what may be wrong, the gravest first."""
+ENDING = {"collapsed", "exploded"}
 
 
 def one_token(rollout: Rollout) -> "Tensor":
@@ -18,39 +23,53 @@ def one_token(rollout: Rollout) -> "Tensor":
 
     The end token at the end does not count as another one; fewer than 4 tokens before it are never a repetition.
     """
-    from tasks.ppo.reward_signal import last_token
-
     words = rollout.mask & ~(last_token(rollout.mask) & rollout.ended[:, None])
     lengths = words.sum(dim=1)
     same = ((rollout.responses == rollout.responses[:, :1]) | ~words).all(dim=1)
     return (same & (lengths >= SHORTEST)) | (lengths == 0)
 
 
-def warning_signs(metrics: dict[str, float], config: PPOConfig) -> list[str]:
-    """Sentences about what is wrong in an update's metrics, each with what to do; none when nothing shows.
+def warning_signs(metrics: dict[str, float], config: PPOConfig) -> dict[str, str]:
+    """Sentences about what is wrong in an update's metrics, each with what to do, by a name; none when nothing shows.
 
-    The first two mean that going on is no use: the policy has collapsed, or has left the reference for good.
+    `collapsed` and `exploded` mean that going on is no use: the policy has collapsed, or has left the reference for
+    good.
     """
-    found = []
+    found = {}
     if metrics["val/one_token_share"] > MOST_COLLAPSED:
-        found.append(
+        found["collapsed"] = (
             f"the policy has collapsed: {metrics['val/one_token_share']:.0%} of the responses are one token over and "
             "over, or only the end token. Go back to an earlier checkpoint, lower ppo.policy_learning_rate, raise "
             "ppo.kl_coefficient"
         )
     if metrics["objective/kl"] > config.kl_alarm:
-        found.append(
+        found["exploded"] = (
             f"the KL has exploded: {metrics['objective/kl']:.3g} nats per response from the reference. Lower "
             "ppo.policy_learning_rate or ppo.target_kl, raise ppo.kl_coefficient"
         )
-    if metrics["val/episodes"] > 1 and metrics["reward/std"] == 0.0:
-        found.append(
+    if metrics["val/episodes"] > 1 and metrics["reward/std"] <= SMALLEST_STD:
+        found["constant"] = (
             f"all {metrics['val/episodes']:.0f} responses have the same reward, {metrics['reward/mean']:g}: there is "
             "nothing to learn from but the KL penalty. Look at the reward, or raise ppo.batch_size"
         )
     if metrics["val/num_eos_tokens"] == 0:
-        found.append(
+        found["cut"] = (
             f"all responses were cut at the limit of {config.max_new_tokens} tokens. Raise ppo.max_new_tokens or "
             "ppo.missing_eos_penalty"
         )
     return found
+
+
+def said_of_steps(steps: Sequence[dict[str, str]]) -> list[str]:
+    """What was found wrong at any of the steps, once each, as it was last said, with at which steps; what ends a
+    training comes first."""
+    return [
+        f"{[step[name] for step in steps if name in step][-1]} ({_when(name, steps)})"
+        for name in SIGNS
+        if any(name in step for step in steps)
+    ]
+
+
+def _when(name: str, steps: Sequence[dict[str, str]]) -> str:
+    seen = [number for number, step in enumerate(steps, 1) if name in step]
+    return f"at {len(seen)} of {len(steps)} steps, last at step {seen[-1]}"

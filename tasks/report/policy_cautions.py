@@ -22,14 +22,14 @@ def policy_cautions(figures: PolicyFigures, *, learned: bool) -> list[str]:
 
 
 def training_warnings(figures: PolicyFigures) -> list[str]:
-    """Why the training ended early, and what was wrong at its last step, in its own words."""
+    """Why the training ended early, and what was wrong at any of its steps, in its own words."""
     trained = figures.record.trained
     found = []
     if trained.stopped:
         steps = f"{trained.steps:,} step{'' if trained.steps == 1 else 's'}"
         found.append(f"The training ended early, after {steps}: {_sentence(trained.stopped)}")
     others = [warning for warning in trained.warnings if warning != trained.stopped]
-    return found + [f"At the training’s last step {_sentence(warning)}" for warning in others]
+    return found + [f"During the training {_sentence(warning)}" for warning in others]
 
 
 def _sentence(text: str) -> str:

@@ -319,9 +319,11 @@ def test_groups_without_spread_are_named():
         "val/episodes": 8.0,
         "val/num_eos_tokens": 4.0,
     }
-    (found,) = group_warning_signs(figures, config_of("grpo"))
+    (found,) = group_warning_signs(figures, config_of("grpo")).values()
     assert "the responses to each prompt all have the same reward" in found
-    assert group_warning_signs(figures | {"reward/frac_zero_std": 0.5}, config_of("grpo")) == []
+    assert group_warning_signs(figures | {"reward/frac_zero_std": 0.5}, config_of("grpo")) == {}
+    rounding = group_warning_signs(figures | {"reward/std": 3e-8}, config_of("grpo"))
+    assert set(rounding) == {"constant"}  # of all responses, which says more
 
 
 def test_equal_rewards_are_counted_group_by_group(tmp_path, tiny_ref):

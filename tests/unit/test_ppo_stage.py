@@ -1,5 +1,7 @@
 """A policy's training as a stage: what it learns from, and that a kill in the middle changes nothing."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from safetensors.torch import load_file
 
 from tasks.core.errors import UserError
 from tasks.core.examples import make_example, read_records, write_rows
+from tasks.core.launching.termination import EndedEarly
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 from tasks.ppo.config import PPOConfig
@@ -81,6 +84,32 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path, tiny_ref, re
     assert resumed.model.digest == whole.model.digest
     assert list(read_records(resumed.history)) == list(read_records(whole.history))
     assert len({step["objective/kl_coefficient"] for step in read_records(whole.history)}) > 1
+
+
+def ending_at(number, seen):
+    """A reporter that has the process asked to end (SIGTERM) in step `number`, and notes the steps in `seen`."""
+
+    def report(event):
+        if "step" in event:
+            seen.append(event["step"])
+            if event["step"] == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return report
+
+
+def test_asked_to_end_it_ends_behind_a_checkpoint_and_in_the_last_step_as_ever(tmp_path, tiny_ref):
+    ppo = {"max_new_tokens": 2}  # all responses are cut, which the warnings say of every step
+    whole = train(tmp_path / "whole", tiny_ref, None, by="problem", ppo=ppo)
+    assert any("at 5 of 5 steps, last at step 5" in warning for warning in whole.warnings)
+    steps: list[int] = []
+    with pytest.raises(EndedEarly, match="step 3"):
+        train(tmp_path / "ended", tiny_ref, None, by="problem", ppo=ppo, report=ending_at(3, steps))
+    assert [path.name for path in (tmp_path / "ended" / "job" / "checkpoints").iterdir()] == ["step-3"]
+    last = train(tmp_path / "ended", tiny_ref, None, by="problem", ppo=ppo, report=ending_at(5, steps))
+    assert steps == [1, 2, 3, 4, 5]
+    assert last.step_s > 0
+    assert (last.warnings, last.model.digest) == (whole.warnings, whole.model.digest)
 
 
 @pytest.mark.parametrize("value", ["adapter", "trunk"])

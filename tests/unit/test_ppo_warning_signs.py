@@ -8,7 +8,7 @@ from tasks.ppo.kl_control import FixedKL
 from tasks.ppo.optimisation import update
 from tasks.ppo.optimizer import make_optimizer
 from tasks.ppo.rollout import make_rollout
-from tasks.ppo.warning_signs import one_token, warning_signs
+from tasks.ppo.warning_signs import one_token, said_of_steps, warning_signs
 from tests.unit.ppo_tabular import SCORES, TabularRoles, some_rollout
 
 CONFIG = PPOConfig(batch_size=5, minibatch_size=5)
@@ -35,7 +35,7 @@ def signs(rollout, scores, roles=None):
     roles = roles or TabularRoles()
     optimizer, generator = make_optimizer(roles, CONFIG), torch.Generator()
     metrics = update(roles, rollout, scores, CONFIG, FixedKL(0.05), optimizer, generator)
-    return warning_signs(metrics, CONFIG)
+    return list(warning_signs(metrics, CONFIG).values())
 
 
 def test_a_healthy_batch_gives_no_warning():
@@ -52,6 +52,28 @@ def test_the_same_reward_for_all_but_not_for_a_batch_of_one():
     (said,) = signs(some_rollout(), torch.full((5,), 0.25))
     assert "the same reward, 0.25" in said
     assert signs(some_rollout().select(slice(0, 1)), torch.tensor([0.25])) == []
+
+
+@pytest.mark.parametrize("reward", [0.3, 0.7, 1 / 3])
+def test_equal_rewards_that_rounding_spreads(reward):
+    """The mean of 16 times 0.3 in float32 is not 0.3, and their standard deviation about 3e-8."""
+    rollout = make_rollout(
+        [[0]] * 16, [[1, 2, number % 5, 5] for number in range(16)], [True] * 16, padding=0
+    )
+    (said,) = signs(rollout, torch.full((16,), reward))
+    assert said.startswith("all 16 responses have the same reward")
+    spread = torch.full((16,), reward)
+    spread[3] += 1e-3
+    assert signs(rollout, spread) == []
+
+
+def test_what_any_step_showed_is_said_once_with_when():
+    steps = [{"cut": "all cut at 8"}, {}, {"cut": "all cut at 9", "constant": "the same, 0.3"}, {}]
+    assert said_of_steps(steps) == [
+        "the same, 0.3 (at 1 of 4 steps, last at step 3)",
+        "all cut at 9 (at 2 of 4 steps, last at step 3)",
+    ]
+    assert said_of_steps([{}, {}]) == []
 
 
 def test_collapse():

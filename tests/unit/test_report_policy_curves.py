@@ -114,7 +114,7 @@ def test_a_training_that_ended_early_says_why_once_and_at_the_top(tmp_path: Path
     for text in (result.text, page):
         assert text.count("the policy has collapsed") == 1
         assert f"The training ended early, after 3 steps: {why}." in text
-        assert "At the training’s last step all responses were cut at the limit of 8 tokens." in text
+        assert "During the training all responses were cut at the limit of 8 tokens." in text
         assert text.index("the policy has collapsed") < text.index("Policy and start on held-out prompts")
 
 
