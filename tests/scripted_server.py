@@ -65,16 +65,25 @@ def echo(request: dict[str, Any]) -> Reply:
 
 
 class ScriptedServer:
-    """Runs in a thread inside a `with` block; `requests` and `peak_concurrency` tell what it has seen."""
+    """Runs in a thread inside a `with` block, and listens from there on if not before (`listening`); `requests` and
+    `peak_concurrency` tell what it has seen."""
 
-    def __init__(self, script: Script = echo, models: Sequence[str] | Reply = ("scripted",)) -> None:
+    def __init__(
+        self,
+        script: Script = echo,
+        models: Sequence[str] | Reply = ("scripted",),
+        *,
+        port: int = 0,
+        listening: bool = True,
+    ) -> None:
         self.script, self.models = script, models
         self.requests: list[Request] = []
         self.peak_concurrency = 0
         self._active = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), self._handler(), bind_and_activate=listening)
+        self._listening = listening
         self._http.daemon_threads = True
         self._http.block_on_close = False
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
@@ -84,7 +93,15 @@ class ScriptedServer:
         """Address of the API, to be put into a configuration."""
         return f"http://127.0.0.1:{self._http.server_port}/v1"
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._http.server_port
+
     def __enter__(self) -> Self:
+        if not self._listening:
+            self._http.server_bind()
+            self._http.server_activate()
         self._thread.start()
         return self
 

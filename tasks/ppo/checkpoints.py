@@ -31,6 +31,8 @@ class TrainingState(BaseModel):
     moments: dict[str, float]
     figures: list[dict[str, float]]
     """Of every step done."""
+    failure: str = ""
+    """Why a verifier failed last."""
 
 
 def save_checkpoint(

@@ -10,7 +10,7 @@ from tasks.ppo.processes import process_number
 from tasks.ppo.reward_signal import shape_scores
 from tasks.ppo.rollout import Rollout
 from tasks.ppo.sampling import PolicySampler
-from tasks.ppo.scores import Score
+from tasks.ppo.scores import Failures, Score
 from tasks.ppo.training import Prompt
 from tasks.ppo.warning_signs import one_token
 
@@ -28,9 +28,11 @@ class GroupEpisodes:
         sampler: PolicySampler,
         score: Score,
         prompts: Sequence[Prompt],
+        failures: Failures | None = None,
     ) -> None:
         self._config, self._responses = config, responses
         self._sampler, self._score, self._prompts = sampler, score, prompts
+        self._failures = failures or Failures()
 
     def tokens(self, places: Sequence[str]) -> list[list[int]]:
         """The token ids of prompts, which are named by their places among all prompts."""
@@ -82,6 +84,7 @@ class GroupEpisodes:
         every = torch.ones_like(rollout.mask[:, :1])
         figures["reward/std"] = float(masked_moments(raw[:, None], every)[1] ** 0.5)
         figures["reward/frac_zero_std"] = self._without_spread(shaped)
+        figures["reward/failed"] = float(self._failures.count)
         figures["val/episodes"] = float(episodes)
         for name, figure in figures.items():
             log_metric(name, figure)

@@ -10,6 +10,7 @@ from tasks.core.stage import Report
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.group_config import GroupConfig
 from tasks.ppo.reward_signal import SMALLEST_STD
+from tasks.ppo.scores import Failures
 from tasks.ppo.warning_signs import ENDING, warning_signs
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _NAMES = {
 """What TRL's trainers log, and the figure it is."""
 _OURS = ("objective/", "reward/", "val/")
 """How the figures begin that `GroupEpisodes` and the trainer leave by their own names."""
+_FAILURE = "failure"
+"""Why a verifier failed, in the trainer's log."""
 
 
 def figures_of_steps(
@@ -54,9 +57,14 @@ def _figures(entries: Sequence[dict[str, Any]], config: PPOConfig, group: GroupC
     return figures
 
 
-def group_warning_signs(figures: dict[str, float], config: PPOConfig) -> dict[str, str]:
+def last_failure(history: Sequence[dict[str, Any]]) -> str:
+    """Why a verifier failed last, from a trainer's log, which lies in its checkpoints; empty where none did."""
+    return next((str(entry[_FAILURE]) for entry in reversed(history) if entry.get(_FAILURE)), "")
+
+
+def group_warning_signs(figures: dict[str, float], config: PPOConfig, failure: str = "") -> dict[str, str]:
     """`warning_signs` of a step's figures, with those that concern groups. Without a reference no KL is known."""
-    found = warning_signs({"objective/kl": 0.0} | figures, config)
+    found = warning_signs({"objective/kl": 0.0} | figures, config, failure)
     if figures["reward/frac_zero_std"] == 1.0 and figures["reward/std"] > SMALLEST_STD:
         found["groups"] = (
             "the responses to each prompt all have the same reward: there is nothing to learn from but the KL penalty. "
@@ -65,8 +73,9 @@ def group_warning_signs(figures: dict[str, float], config: PPOConfig) -> dict[st
     return found
 
 
-def following(config: PPOConfig, group: GroupConfig, report: Report) -> "TrainerCallback":
-    """A callback that passes every step's figures and progress to `report`, and ends a training that has collapsed or
+def following(config: PPOConfig, group: GroupConfig, report: Report, failures: Failures) -> "TrainerCallback":
+    """A callback that passes every step's figures and progress to `report`, notes in the trainer's log why a verifier
+    failed (`failures`), and ends a training that has collapsed or
     whose KL has exploded; `stopped` is then true.
 
     Raises UserError, before anything is saved, for a loss or a gradient that is not finite.
@@ -82,6 +91,8 @@ def following(config: PPOConfig, group: GroupConfig, report: Report) -> "Trainer
                 return
             # The scaler of float16 skips steps whose gradient overflows, and goes on with a smaller scale.
             _check(logs, ("loss",) if args.fp16 else ("loss", "grad_norm"))
+            if failures.count:
+                state.log_history[-1][_FAILURE] = failures.reason
             step, iterations_left = divmod(state.global_step, group.iterations)
             if iterations_left:
                 return

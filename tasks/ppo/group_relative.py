@@ -19,13 +19,13 @@ from tasks.ppo.config import PPOConfig
 from tasks.ppo.group_arguments import group_arguments
 from tasks.ppo.group_config import GroupConfig, check_group
 from tasks.ppo.group_episodes import GroupEpisodes
-from tasks.ppo.group_progress import figures_of_steps, following, group_warning_signs
+from tasks.ppo.group_progress import figures_of_steps, following, group_warning_signs, last_failure
 from tasks.ppo.group_trainer import on_episodes
 from tasks.ppo.mixed_precision import computing
 from tasks.ppo.roles_config import RolesConfig
 from tasks.ppo.roles_config import check as check_roles
 from tasks.ppo.sampling import PolicySampler
-from tasks.ppo.scores import Score
+from tasks.ppo.scores import Failures, Score
 from tasks.ppo.shared_base import check_bases
 from tasks.ppo.training import Prompt, Trained, batch_of
 from tasks.ppo.warning_signs import said_of_steps
@@ -82,6 +82,7 @@ def make_group_trainer(
     prompts: Sequence[Prompt],
     checkpoints: Path,
     checkpoint_steps: int = 10,
+    failures: Failures | None = None,
 ) -> Any:
     """TRL's trainer for `config.algorithm`, with a new adapter on the policy's model or (`full`) the model itself, and
     its reference: the model with the adapter off, or a copy."""
@@ -110,7 +111,9 @@ def make_group_trainer(
         )
     asked = config.total_steps() * (config.batch_size // group.responses)
     places = batch_of(0, asked, len(prompts), config.seed)
-    episodes = GroupEpisodes(config, group.responses, policy.sampler(config, tokenizer), score, prompts)
+    episodes = GroupEpisodes(
+        config, group.responses, policy.sampler(config, tokenizer), score, prompts, failures
+    )
     adapter = None
     if roles.method != "full":
         adapter = lora_config(roles.adapter, policy.model, field="roles.adapter.modules")
@@ -136,6 +139,7 @@ def train_group_relative(
     checkpoint_steps: int,
     report: Report,
     folder: Path,
+    failures: Failures | None = None,
 ) -> tuple[Trained, ModelRef]:
     """Train the policy, from the newest whole checkpoint on if there is one, and save it to `folder` as `save_policy`
     does: an adapter on its base, or full weights.
@@ -145,10 +149,10 @@ def train_group_relative(
     finite and for batches that the processes cannot share.
     """
     trainer = make_group_trainer(
-        config, group, roles, policy, tokenizer, score, prompts, checkpoints, checkpoint_steps
+        config, group, roles, policy, tokenizer, score, prompts, checkpoints, checkpoint_steps, failures
     )
     trainer.add_callback(reporting(lambda event: None))  # marks checkpoints that are whole
-    progress = following(config, group, report)
+    progress = following(config, group, report, failures or Failures())
     trainer.add_callback(progress)
     train_to_the_end(trainer, checkpoints)
     figures = figures_of_steps(trainer.state.log_history, config, group)
@@ -157,5 +161,6 @@ def train_group_relative(
     base = policy.base if roles.method != "full" else None
     save_trained(trainer, folder, base, tokenizer)
     model = ModelRef(uri=str(folder), digest=folder_digest(folder), base=base, facts=policy.base.facts)
-    warnings = said_of_steps([group_warning_signs(step, config) for step in figures])
+    failure = last_failure(trainer.state.log_history)
+    warnings = said_of_steps([group_warning_signs(step, config, failure) for step in figures])
     return Trained(figures, warnings, warnings[0] if progress.stopped else ""), model

@@ -1,15 +1,19 @@
 """What a rollout's responses are worth: by the reward adapter on the shared base, or by their texts."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.examples import Example, make_sample
+from tasks.ppo.masked import sum_over_processes
+from tasks.ppo.processes import last_of_processes
 from tasks.ppo.roles import Roles
 from tasks.ppo.rollout import Rollout
 from tasks.problems.base import Problem
 from tasks.reward_model.scoring import RewardModel
 from tasks.rewards.config import RewardConfig
-from tasks.rewards.judging import judge
+from tasks.rewards.endpoint import RewardEndpoint
+from tasks.rewards.judging import broken, judge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,12 +27,38 @@ def by_role(roles: Roles) -> Score:
     return lambda rollout, examples: roles.rewards(rollout)
 
 
-def by_verifier(config: RewardConfig, problem: Problem, tokenizer: Any) -> Score:
-    """Rewards by the problem's own score or a function of the user's (`config.by`); one that fails gives 0."""
+@dataclass
+class Failures:
+    """The responses that a verifier failed on and that are worth 0 for it; the same in every process."""
+
+    count: int = 0
+    """Of the last batch, in all processes."""
+    reason: str = ""
+    """Of the last one."""
+
+
+def by_verifier(
+    config: RewardConfig, problem: Problem, tokenizer: Any, failures: Failures | None = None
+) -> Score:
+    """Rewards by the problem's own score, a function of the user's or a service (`config.by`); a response on which the
+    verifier fails gets 0, and is counted in `failures`.
+
+    Raises UserError when it fails on a whole batch. One service is asked all along: if it is away for a while between
+    two batches, it is waited for.
+    """
+    noted = Failures() if failures is None else failures
+    endpoint = RewardEndpoint(config.endpoint) if config.by == "endpoint" else None
 
     def score(rollout: Rollout, examples: Sequence[Example]) -> "Tensor":
         rows = as_samples(rollout, examples, tokenizer)
-        judgements = judge(config, problem, None, rows, lambda done, total: None)
+        judgements = judge(config, problem, None, rows, lambda done, total: None, endpoint)
+        reasons = [judgement.reason for judgement in judgements if judgement.failure]
+        failed, asked = sum_over_processes(_tensor([len(reasons), len(rows)], rollout)).tolist()
+        noted.count = round(failed)
+        if failed:
+            noted.reason = last_of_processes(reasons[-1] if reasons else "")
+        if failed == asked:
+            raise broken(config, type(problem).__name__, noted.count, noted.reason)
         return _tensor([judgement.reward for judgement in judgements], rollout)
 
     return score

@@ -21,7 +21,7 @@ from tasks.ppo.processes import from_first, join_processes, process_number
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.sampling import PolicySampler
 from tasks.ppo.saving import save_policy
-from tasks.ppo.scores import Score, by_reward_model, by_role, by_verifier
+from tasks.ppo.scores import Failures, Score, by_reward_model, by_role, by_verifier
 from tasks.ppo.sharding import whole_weights
 from tasks.ppo.shared_base import check_bases
 from tasks.ppo.step_times import TimedReport
@@ -110,17 +110,19 @@ def run(
             field="ppo.max_new_tokens",
             mend="lower it, or give prompts that are shorter",
         )
-    timed = TimedReport(report)
+    timed, failures = TimedReport(report), Failures()
     checkpoints, every, folder = out.parent / "checkpoints", config.checkpoint_steps, out / "model"
     if isinstance(roles, GroupPolicy):
-        score = _score(config, inputs, problem, tokenizer)
+        score = _score(config, inputs, problem, tokenizer, failures)
         settings = (config.ppo, config.group, config.roles)
         trained, saved = train_group_relative(
-            *settings, roles, tokenizer, score, prompts, checkpoints, every, timed, folder
+            *settings, roles, tokenizer, score, prompts, checkpoints, every, timed, folder, failures
         )
     else:
-        score = by_role(roles) if reward else _score(config, inputs, problem, tokenizer)
-        trained = train_policy(config.ppo, roles, sampler, score, prompts, checkpoints, every, timed)
+        score = by_role(roles) if reward else _score(config, inputs, problem, tokenizer, failures)
+        trained = train_policy(
+            config.ppo, roles, sampler, score, prompts, checkpoints, every, timed, failures
+        )
         with whole_weights(trained.optimizer):
             if process_number() == 0:
                 saved = save_policy(roles, tokenizer, folder, inputs.model)
@@ -153,10 +155,14 @@ def _shares_base(config: PolicyTrainingConfig, inputs: PolicyTrainingInputs) -> 
 
 
 def _score(
-    config: PolicyTrainingConfig, inputs: PolicyTrainingInputs, problem: Problem, tokenizer: object
+    config: PolicyTrainingConfig,
+    inputs: PolicyTrainingInputs,
+    problem: Problem,
+    tokenizer: object,
+    failures: Failures,
 ) -> Score:
     if config.reward.by != "model":
-        return by_verifier(config.reward, problem, tokenizer)
+        return by_verifier(config.reward, problem, tokenizer, failures)
     assert inputs.reward_model is not None
     model = load_reward_model(
         inputs.reward_model, precision=config.reward.precision, batch_size=config.reward.batch_size

@@ -19,7 +19,7 @@ from tasks.ppo.processes import share
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.running_moments import RunningMoments
 from tasks.ppo.sampling import PolicySampler
-from tasks.ppo.scores import Score
+from tasks.ppo.scores import Failures, Score
 from tasks.ppo.sharding import ShardedOptimizer, whole_weights
 from tasks.ppo.warning_signs import ENDING, said_of_steps, warning_signs
 
@@ -55,8 +55,10 @@ def train_policy(
     checkpoints: Path,
     checkpoint_steps: int,
     report: Report,
+    failures: Failures | None = None,
 ) -> Trained:
-    """Train the policy that `roles` holds, from the newest checkpoint on if there is one.
+    """Train the policy that `roles` holds, from the newest checkpoint on if there is one. `failures` are those that
+    `score` counts.
 
     Of several processes each samples, rewards and learns from its share of every batch; all return the same, and the
     first alone writes checkpoints, from which any number of processes can go on. Ends early when the policy has
@@ -73,6 +75,8 @@ def train_policy(
         checkpoints, roles, lambda: _optimizer(roles, config), controller, moments
     )
     figures = resumed.figures if resumed else []
+    failures = failures or Failures()
+    failures.reason = resumed.failure if resumed else ""
     total, stopped = config.total_steps(), False
     # Streams are numbered over the whole batch: its responses do not hang on the number of processes.
     streams = share(config.batch_size)
@@ -96,6 +100,7 @@ def train_policy(
                 moments=moments,
                 separate_graphs=not roles.value_on_trunk,
             )
+            metrics["reward/failed"] = float(failures.count)
             figures.append(metrics)
             report({"step": step + 1} | metrics)
             text = f"reward {metrics['reward/mean']:.3f}, KL {metrics['objective/kl']:.2f}"
@@ -110,12 +115,13 @@ def train_policy(
                     controller=controller.state_dict(),
                     moments=moments.state_dict(),
                     figures=figures,
+                    failure=failures.reason,
                 )
                 save_checkpoint(checkpoints, state, roles, optimizer)
             if ends:
                 raise EndedEarly(f"asked to end; there is a checkpoint of step {step + 1}")
     # From the figures, which are those of all steps in a resumed training as well.
-    warnings = said_of_steps([warning_signs(metrics, config) for metrics in figures])
+    warnings = said_of_steps([warning_signs(metrics, config, failures.reason) for metrics in figures])
     return Trained(figures, warnings, warnings[0] if stopped else "", optimizer)
 
 

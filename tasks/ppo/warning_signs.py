@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SHORTEST = 4
 """Responses of fewer tokens may well repeat one."""
 MOST_COLLAPSED = 0.9
-SIGNS = ("collapsed", "exploded", "constant", "groups", "cut")
+SIGNS = ("collapsed", "exploded", "failed", "constant", "groups", "cut")
 """The names of what may be wrong, the gravest first."""
 ENDING = {"collapsed", "exploded"}
 
@@ -29,8 +29,9 @@ def one_token(rollout: Rollout) -> "Tensor":
     return (same & (lengths >= SHORTEST)) | (lengths == 0)
 
 
-def warning_signs(metrics: dict[str, float], config: PPOConfig) -> dict[str, str]:
+def warning_signs(metrics: dict[str, float], config: PPOConfig, failure: str = "") -> dict[str, str]:
     """Sentences about what is wrong in an update's metrics, each with what to do, by a name; none when nothing shows.
+    `failure` is why a verifier failed last.
 
     `collapsed` and `exploded` mean that going on is no use: the policy has collapsed, or has left the reference for
     good.
@@ -46,6 +47,11 @@ def warning_signs(metrics: dict[str, float], config: PPOConfig) -> dict[str, str
         found["exploded"] = (
             f"the KL has exploded: {metrics['objective/kl']:.3g} nats per response from the reference. Lower "
             "ppo.policy_learning_rate or ppo.target_kl, raise ppo.kl_coefficient"
+        )
+    if failed := metrics.get("reward/failed", 0.0):
+        found["failed"] = (
+            f"{failed:.0f} of {metrics['val/episodes']:.0f} responses have the reward 0 because the verifier failed on "
+            f"them, at last because {failure}. Mend the problem's score or reward.function"
         )
     if metrics["val/episodes"] > 1 and metrics["reward/std"] <= SMALLEST_STD:
         found["constant"] = (

@@ -25,22 +25,35 @@ def judge(
     model: ModelRef | None,
     rows: Sequence[Example],
     progress: Progress,
+    endpoint: RewardEndpoint | None = None,
 ) -> list[Judgement]:
     """One judgement per row, in order. A row without a completion is judged by its own right answer.
 
-    Raises UserError when a function fails on the first `MOST_TIMED_OUT` rows for want of time or cannot be started,
-    when a reward model is missing or gives something that is no number, and when an endpoint fails in any way.
+    A caller that judges again and again gives the `endpoint` of its own, which knows the service from the calls before:
+    one that has answered and is away is waited for. Raises UserError when a function fails on the first
+    `MOST_TIMED_OUT` rows for want of time or cannot be started, when a reward model is missing or gives something that
+    is no number, and when an endpoint fails in any way.
     """
     if config.by == "model":
         return _by_model(config, problem, model, rows, progress)
     if config.by == "endpoint":
         answers = [answer_of(problem, row) for row in rows]
         prompts = [problem.prompt(row) for row in rows]
-        return [
-            Judgement(reward) for reward in RewardEndpoint(config.endpoint).score(prompts, answers, progress)
-        ]
+        endpoint = endpoint or RewardEndpoint(config.endpoint)
+        return [Judgement(reward) for reward in endpoint.score(prompts, answers, progress)]
     verify = _by_function if config.by == "function" else _by_problem
     return list(_counted(verify(config, problem, rows), len(rows), progress))
+
+
+def broken(config: RewardConfig, problem: str, failed: int, reason: str) -> UserError:
+    """What to say when the verifier failed on all of so many answers: it is broken, and the policy need not be bad."""
+    by_function = config.by == "function"
+    verifier = f"the function {config.function}" if by_function else f"the problem {problem}"
+    return UserError(
+        f"{verifier} failed on all of {failed} answers, at last because {reason}",
+        field="reward.function" if by_function else "data.problem",
+        mend="call it by hand with one of these answers, and mend it",
+    )
 
 
 def answer_of(problem: Problem, row: Example) -> str:

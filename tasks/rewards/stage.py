@@ -6,14 +6,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from tasks.core.errors import UserError
 from tasks.core.examples import Example, read_examples, read_records, write_rows
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import Report, Stage
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
 from tasks.rewards.config import RewardConfig
-from tasks.rewards.judging import Judgement, judge
+from tasks.rewards.judging import broken, judge
 
 
 class ScoreInputs(BaseModel):
@@ -69,7 +68,7 @@ def run(config: RewardConfig, inputs: ScoreInputs, out: Path, report: Report) ->
     failed = [judgement for judgement in judgements if judgement.failure]
     reused = sum(row.id in known for row in rows)
     if failed and len(failed) == len(new) and not reused:
-        raise _broken(config, inputs.problem, failed)
+        raise broken(config, inputs.problem.name, len(failed), failed[-1].reason)
     rewards = known | {row_id: judgement.reward for row_id, judgement in zip(new, judgements, strict=True)}
     scored = [row.model_copy(update={"reward": rewards[row.id]}) for row in rows]
     return ScoreResult(
@@ -94,16 +93,6 @@ def _known(references: Iterable[DatasetRef]) -> dict[str, float]:
 
 def _constant(rows: Sequence[Example]) -> bool:
     return len({row.id for row in rows}) > 1 and len({row.reward for row in rows}) == 1
-
-
-def _broken(config: RewardConfig, problem: ProblemConfig, failed: Sequence[Judgement]) -> UserError:
-    by_function = config.by == "function"
-    verifier = f"the function {config.function}" if by_function else f"the problem {problem.name}"
-    return UserError(
-        f"{verifier} failed on all of {len(failed)} answers, at last because {failed[-1].reason}",
-        field="reward.function" if by_function else "data.problem",
-        mend="call it by hand with one of these answers, and mend it",
-    )
 
 
 def loads_model(config: RewardConfig, inputs: ScoreInputs) -> bool:

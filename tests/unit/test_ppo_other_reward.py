@@ -1,5 +1,6 @@
 """Rewards that read a policy's texts: a merged reward model of another architecture and other tokens, and a service."""
 
+import threading
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,12 +14,14 @@ from tasks.core.errors import UserError
 from tasks.core.examples import make_example, read_records, write_rows
 from tasks.core.models import load_tokenizer, render
 from tasks.core.references import ModelRef
+from tasks.core.stage import Report
 from tasks.core.store import fetch
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.full_models import load_roles
+from tasks.ppo.group_config import GroupConfig
 from tasks.ppo.roles_config import RolesConfig
 from tasks.ppo.sampling import PolicySampler
-from tasks.ppo.scores import texts
+from tasks.ppo.scores import by_verifier, texts
 from tasks.ppo.stage import STAGE, PolicyTrainingInputs, PolicyTrainingResult
 from tasks.ppo.training import batch_of
 from tasks.ppo.training_config import PolicyTrainingConfig
@@ -29,6 +32,7 @@ from tasks.rewards.config import RewardConfig
 from tasks.rewards.endpoint_config import RewardEndpointConfig
 from tests.scripted_server import Reply, ScriptedServer
 from tests.tiny_model import build_tiny_model
+from tests.unit.ppo_roles import rollout
 from tests.unit.reward_pairs import TEST, raw_reward, sequence, train_reward
 
 PPO = PPOConfig(
@@ -64,30 +68,43 @@ def other_reward(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 
 def train(
-    folder: Path, model: ModelRef, reward: RewardConfig, reward_model: ModelRef | None = None, **roles: Any
+    folder: Path,
+    model: ModelRef,
+    reward: RewardConfig,
+    reward_model: ModelRef | None = None,
+    *,
+    ppo: PPOConfig = PPO,
+    report: Report = lambda event: None,
+    **roles: Any,
 ) -> PolicyTrainingResult:
     out = folder / "job" / "out"
-    out.mkdir(parents=True)
-    config = PolicyTrainingConfig(ppo=PPO, roles=RolesConfig(**roles), reward=reward)
+    out.mkdir(parents=True, exist_ok=True)
+    config = PolicyTrainingConfig(
+        ppo=ppo,
+        group=GroupConfig(responses=2),
+        roles=RolesConfig(**roles),
+        reward=reward,
+        checkpoint_steps=1,
+    )
     inputs = PolicyTrainingInputs(
         model=model,
         prompts=write_rows(folder / "prompts.jsonl", ROWS),
         problem=PROBLEM,
         reward_model=reward_model,
     )
-    return STAGE.run(config, inputs, out, lambda event: None)
+    return STAGE.run(config, inputs, out, report)
 
 
-def first_responses(model: ModelRef, **roles: Any) -> list[tuple[list[Any], str]]:
+def first_responses(
+    model: ModelRef, *, batch: int = PPO.batch_size, **roles: Any
+) -> list[tuple[list[Any], str]]:
     """Prompt and text of the first step's responses, sampled as the training samples them."""
     tokenizer, problem = load_tokenizer(model), load_problem(PROBLEM)
     loaded = load_roles(RolesConfig(**roles), model, None, temperature=PPO.temperature)
     sampler = PolicySampler(loaded, tokenizer, max_new_tokens=PPO.max_new_tokens, seed=PPO.seed)
-    asked = [problem.prompt(ROWS[place]) for place in batch_of(0, PPO.batch_size, len(ROWS), PPO.seed)]
-    rollout = sampler.sample(
-        [render(tokenizer, prompt) for prompt in asked], step=0, streams=range(len(asked))
-    )
-    return list(zip(asked, texts(rollout, tokenizer), strict=True))
+    asked = [problem.prompt(ROWS[place]) for place in batch_of(0, batch, len(ROWS), PPO.seed)]
+    drawn = sampler.sample([render(tokenizer, prompt) for prompt in asked], step=0, streams=range(len(asked)))
+    return list(zip(asked, texts(drawn, tokenizer), strict=True))
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -168,3 +185,76 @@ def test_a_service_that_fails_in_the_middle_ends_the_training_with_its_name(
         with pytest.raises(UserError, match=r"7.0, not a number from 0 to 1") as caught:
             train(tmp_path, tiny_ref, reward)
     assert url in caught.value.fault
+
+
+def test_a_service_that_is_away_between_two_batches_is_waited_for(tiny_ref: ModelRef) -> None:
+    """It restarts: nobody listens at its address when the second batch comes, and then it is there again."""
+
+    def half(request: dict[str, Any]) -> Reply:
+        return Reply(body={"scores": [0.5] * len(request["inputs"])})
+
+    tokenizer, problem = load_tokenizer(tiny_ref), load_problem(PROBLEM)
+    with ScriptedServer(half) as first:
+        endpoint = RewardEndpointConfig(url=f"{first.url}/chat/completions", backoff_s=0.4)
+        score = by_verifier(RewardConfig(by="endpoint", endpoint=endpoint), problem, tokenizer)
+        assert score(rollout(), ROWS[:3]).tolist() == [0.5] * 3
+        port = first.port
+    again = ScriptedServer(half, port=port, listening=False)
+    coming = threading.Timer(0.6, again.__enter__)
+    coming.start()
+    try:
+        assert score(rollout(), ROWS[:3]).tolist() == [0.5] * 3
+        assert len(again.requests) == 1
+    finally:
+        coming.join()
+        again.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+def test_responses_on_which_the_verifier_fails_are_counted_and_the_reason_is_said(
+    tmp_path: Path, tiny_ref: ModelRef, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward = RewardConfig(by="function", function="tests.unit.verifiers:doubtful")
+    ppo = PPO.model_copy(update={"algorithm": algorithm, "batch_size": 12})
+
+    monkeypatch.delenv("SURE", raising=False)
+
+    def mended(event: Any) -> None:
+        if event.get("step") == 1:
+            monkeypatch.setenv("SURE", "yes")
+
+    def killed(event: Any) -> None:
+        mended(event)
+        if event.get("step") == PPO.steps:
+            raise KeyboardInterrupt
+
+    whole = train(tmp_path / "whole", tiny_ref, reward, ppo=ppo, report=mended)
+    monkeypatch.delenv("SURE")
+    history = list(read_records(whole.history))
+    failed, none = (step["reward/failed"] for step in history)
+    assert 0 < failed < 12
+    assert none == 0
+    if algorithm == "ppo":
+        answered = [text for _, text in first_responses(tiny_ref, batch=12)]
+        assert failed == sum(sum(text.encode()) % 3 == 0 for text in answered)
+    (said,) = [warning for warning in whole.warnings if "the verifier failed" in warning]
+    assert f"{failed:.0f} of 12 responses" in said
+    assert "it returned nan" in said
+    assert "at 1 of 2 steps, last at step 1" in said
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", tiny_ref, reward, ppo=ppo, report=killed)
+    resumed = train(tmp_path / "killed", tiny_ref, reward, ppo=ppo)
+    assert resumed.warnings == whole.warnings
+    assert list(read_records(resumed.history)) == history
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_verifier_that_fails_on_a_whole_batch_ends_the_training(
+    tmp_path: Path, tiny_ref: ModelRef, algorithm: str
+) -> None:
+    reward = RewardConfig(by="function", function="tests.unit.verifiers:nothing")
+    with pytest.raises(
+        UserError, match="failed on all of 4 answers, at last because it returned nan"
+    ) as caught:
+        train(tmp_path, tiny_ref, reward, ppo=PPO.model_copy(update={"algorithm": algorithm}))
+    assert caught.value.field == "reward.function"

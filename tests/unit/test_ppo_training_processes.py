@@ -10,7 +10,14 @@ from tasks.core.examples import make_example
 from tasks.ppo import config as ppo
 from tasks.ppo import sharding
 from tasks.ppo.config import PPOConfig
-from tasks.ppo.processes import from_first, positions, process_number, share, shared_minibatches
+from tasks.ppo.processes import (
+    from_first,
+    last_of_processes,
+    positions,
+    process_number,
+    share,
+    shared_minibatches,
+)
 from tasks.ppo.roles_config import RolesConfig
 from tasks.ppo.rollout import make_rollout
 from tasks.ppo.training import Prompt, train_policy
@@ -64,6 +71,7 @@ def process(rank: int, folder: str) -> None:
         "share": list(share(6)),
         "positions": positions(3 if rank == 0 else 1),
         "first": from_first({"of": rank}),
+        "last": [last_of_processes(text) for text in (("a", "b") if rank == 0 else ("", "c"))],
         "whole": learn(Path(folder)),
         "stopped": learn(Path(folder), **ALARM),
     }
@@ -107,6 +115,7 @@ def test_two_processes_take_equal_shares_and_hear_the_first(found):
     assert [one["share"] for one in found] == [[0, 1, 2], [3, 4, 5]]
     assert [one["positions"] for one in found] == [(0, 4), (3, 4)]
     assert [one["first"] for one in found] == [{"of": 0}] * 2
+    assert [one["last"] for one in found] == [["a", "c"]] * 2
     assert all("2 processes cannot share 5" in one["error"] for one in found)
 
 

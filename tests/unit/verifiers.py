@@ -96,6 +96,17 @@ WORDS: dict[str, Any] = {
 }
 
 
+def doubtful(prompt: str, completion: str, example: dict[str, Any]) -> float:
+    """No number for about a third of all answers, unless the environment says SURE."""
+    number = sum(completion.encode())
+    return float("nan") if number % 3 == 0 and "SURE" not in os.environ else number % 7 / 10
+
+
+def nothing(prompt: str, completion: str, example: dict[str, Any]) -> float:
+    """No number for any answer."""
+    return float("nan")
+
+
 def note(prompt: str, completion: str, example: dict[str, Any]) -> float:
     """Keeps every call in the file that the environment names."""
     with Path(os.environ["CALLS"]).open("a") as file:
