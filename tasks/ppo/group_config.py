@@ -7,7 +7,6 @@ from pydantic import Field
 from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.ppo.config import PPOConfig
-from tasks.ppo.roles_config import RolesConfig
 
 GROUP_RELATIVE = ("rloo", "grpo")
 """The algorithms without a value function: a response is measured by the other ones to its prompt."""
@@ -41,9 +40,7 @@ class GroupConfig(Config):
     """Learn nothing from responses that were cut at `ppo.max_new_tokens` (DAPO); they still count for the others."""
 
 
-def check_group(
-    config: PPOConfig, group: GroupConfig, roles: RolesConfig, *, field: str = "ppo", own: str = "group"
-) -> None:
+def check_group(config: PPOConfig, group: GroupConfig, *, field: str = "ppo", own: str = "group") -> None:
     """Raise UserError for settings that RLOO and GRPO cannot follow; any other algorithm passes. `field` and `own` are
     where `config` and `group` stand in the flow's configuration."""
     algorithm = config.algorithm
@@ -77,12 +74,6 @@ def check_group(
             "CISPO clips the ratios themselves, not their distance from 1",
             field=f"{own}.clip_high",
             mend="set it above 1; its authors take 5",
-        )
-    if roles.method != "full" and "lm_head" in [name.strip() for name in roles.adapter.modules.split(",")]:
-        raise UserError(
-            f"{algorithm} cannot train an adapter on the output layer",
-            field="roles.adapter.modules",
-            mend="leave lm_head out",
         )
 
 

@@ -61,7 +61,7 @@ def load_group_policy(
     """The policy that `make_group_trainer` trains. Raises UserError for settings that contradict each other and for a
     `base` that is an adapter."""
     check_roles(roles)
-    check_group(config, group, roles)
+    check_group(config, group)
     check_bases(base, None)
     if roles.method != "full":
         model = load_model(base, precision=roles.precision, four_bit=roles.method == "qlora")

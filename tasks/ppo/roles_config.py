@@ -9,6 +9,9 @@ from tasks.core.errors import UserError
 from tasks.core.models import Precision, check_four_bit
 from tasks.sft.adapter import AdapterConfig
 
+_OUTPUT_LAYERS = {"lm_head", "embed_out"}
+"""What decoders of transformers call theirs."""
+
 
 class RolesConfig(Config):
     """What plays the roles of policy, value, reward and reference."""
@@ -47,9 +50,21 @@ def check(config: RolesConfig, *, field: str = "roles") -> None:
                 field=f"{field}.{name}.dropout",
                 mend="set it to 0",
             )
+        on_head = _OUTPUT_LAYERS & _modules(adapter) if adapter is not None else set()
+        if on_head and config.method != "full":
+            raise UserError(
+                "an adapter on the output layer would not be trained: all roles have that layer in common",
+                field=f"{field}.{name}.modules",
+                mend=f"leave {min(on_head)} out",
+            )
     if config.value_adapter is not None and (config.value != "adapter" or config.method == "full"):
         raise UserError(
             "the value function has no adapter",
             field=f"{field}.value_adapter",
             mend="leave it out, or set value to adapter and method to lora",
         )
+
+
+def _modules(adapter: AdapterConfig) -> set[str]:
+    """The last parts of the paths of the modules that an adapter is put on."""
+    return {name.strip().rpartition(".")[2] for name in adapter.modules.split(",")}

@@ -40,7 +40,8 @@ def check_bases(base: ModelRef, reward: ModelRef | None) -> None:
         raise UserError(
             f"the reward adapter was trained on {_name(reward.base)}, but the policy's base is {_name(base)}",
             field="reward_model",
-            mend="train the reward model on the policy's base, or score with it apart from the policy",
+            mend="train the reward model on the policy's base, or give one of full weights (merge the adapter into its "
+            "own base): it reads the responses as texts",
         )
 
 

@@ -88,8 +88,7 @@ def run(
     be_deterministic()
     problem, tokenizer = load_problem(inputs.problem), load_tokenizer(inputs.model)
     group_relative = config.ppo.algorithm in GROUP_RELATIVE
-    # TRL's trainers hold the policy alone: there a reward model reads the texts, whatever its base.
-    reward = inputs.reward_model if _shares_base(config, inputs) and not group_relative else None
+    reward = _beside_policy(config, inputs)
     if config.roles.method != "full":
         check_bases(inputs.model, reward)
     examples = read_examples(inputs.prompts)
@@ -144,14 +143,20 @@ def run(
     return result
 
 
-def _shares_base(config: PolicyTrainingConfig, inputs: PolicyTrainingInputs) -> bool:
-    """Whether the reward model is one that plays its role beside the policy, and not by reading texts."""
+def _beside_policy(config: PolicyTrainingConfig, inputs: PolicyTrainingInputs) -> ModelRef | None:
+    """The reward model if it is one that plays its role beside the policy, and not by reading texts: an adapter."""
+    reward = inputs.reward_model
     if config.reward.by != "model":
-        return False
-    if inputs.reward_model is None:
+        return None
+    if reward is None:
         raise UserError("there is no reward model", field="reward.by", mend="train one, or choose problem")
-    base = inputs.reward_model.base
-    return base is not None and base.digest == inputs.model.digest
+    # TRL's trainers hold the policy alone: there a reward model reads the texts, whatever its base.
+    if reward.base is None or config.ppo.algorithm in GROUP_RELATIVE:
+        return None
+    # Full models share nothing, and an adapter of another base is one model more.
+    if config.roles.method == "full" and reward.base.digest != inputs.model.digest:
+        return None
+    return reward
 
 
 def _score(

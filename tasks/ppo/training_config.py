@@ -32,4 +32,4 @@ def check(config: PolicyTrainingConfig, *, processes: int = 1) -> None:
     roles_config.check(config.roles)
     ppo.check(config.ppo, processes=processes)
     sharding.check(config.ppo, config.roles, processes)
-    check_group(config.ppo, config.group, config.roles)
+    check_group(config.ppo, config.group)

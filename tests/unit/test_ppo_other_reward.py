@@ -139,6 +139,23 @@ def test_a_reward_model_of_another_architecture_reads_the_texts(
         assert any(not torch.equal(start[key], weights[key]) for key in start)
 
 
+def test_a_reward_adapter_of_another_base_is_refused_with_both_names(
+    tmp_path: Path, tiny_ref: ModelRef
+) -> None:
+    """Merged into its own base it is welcome, and so it is where nothing is shared: there it reads the texts."""
+    folder = build_tiny_model(tmp_path / "other", seed=1)
+    other = ModelRef(uri=str(folder), digest=folder_digest(folder), facts={"name": "other-base"})
+    adapter = train_reward(tmp_path / "reward", other, test=TEST).model
+    reward = RewardConfig(by="model")
+    with pytest.raises(UserError, match="other-base") as caught:
+        train(tmp_path / "adapter", tiny_ref, reward, adapter)
+    assert tiny_ref.digest[:12] in caught.value.fault
+    assert caught.value.field == "reward_model"
+    assert "merge" in caught.value.mend
+    rloo = PPO.model_copy(update={"algorithm": "rloo", "steps": 1})
+    assert train(tmp_path / "rloo", tiny_ref, reward, adapter, ppo=rloo).steps == 1
+
+
 def test_the_same_reward_model_gives_the_same_policy_again(
     tmp_path: Path, tiny_ref: ModelRef, other_reward: ModelRef
 ) -> None:

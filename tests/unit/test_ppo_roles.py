@@ -243,6 +243,18 @@ def test_a_reward_adapter_of_another_base_is_refused_with_both_names(tmp_path, t
         roles_on(tiny_ref).rewards(rollout())
 
 
+@pytest.mark.parametrize("modules", ["q_proj, lm_head", "model.embed_out", "lm_head"])
+def test_an_adapter_on_the_output_layer_is_refused(modules):
+    """It would lie outside of the layers that a role's adapter is put to work in."""
+    on_head = AdapterConfig(modules=modules)
+    for changes, name in (({"adapter": on_head}, "adapter"), ({"value_adapter": on_head}, "value_adapter")):
+        with pytest.raises(UserError, match="output layer") as caught:
+            check(RolesConfig(**changes), field="roles")
+        assert caught.value.field == f"roles.{name}.modules"
+    check(RolesConfig(adapter=on_head, method="full"))  # which has no adapter
+    check(RolesConfig(adapter=AdapterConfig(modules="q_proj,o_proj"), value_adapter=AdapterConfig()))
+
+
 def test_settings_that_contradict_each_other_are_refused():
     with pytest.raises(UserError, match="dropout") as caught:
         check(RolesConfig(adapter=AdapterConfig(dropout=0.1)))
