@@ -79,7 +79,7 @@ def check_layout(config: Any, layout: Layout) -> None:
             continue
         ppo_config.check_processes(config.ppo, layout.devices)
         sharding.check(config.ppo, config.roles, layout.devices)
-        check_group(config.ppo, config.group, config.roles)
+        check_group(config.ppo, config.group)
 
 
 def _candidates(config: Any, most: int) -> Iterator[Layout]:
