@@ -25,8 +25,10 @@ from tasks.plan.table import (
     host_lines,
     stage_table,
     stored_line,
+    traffic_line,
     verdict_line,
 )
+from tasks.plan.traffic import Traffic, traffic
 from tasks.plan.work import Amounts, Work, work_of
 
 USAGE = """python -m flows plan FLOW [--config F.yaml] [--field=value …]
@@ -95,6 +97,7 @@ class Plan:
     verdicts: list[Verdict]
     work: Mapping[str, Work]
     stored: Mapping[str, Stored]
+    traffic: Traffic
     estimates: list[Estimate]
 
     def as_json(self) -> dict[str, Any]:
@@ -109,6 +112,7 @@ class Plan:
             "devices": [asdict(verdict) | {"fits": verdict.fits} for verdict in self.verdicts],
             "work": {stage: asdict(work) for stage, work in self.work.items()},
             "stored": {stage: asdict(stored) for stage, stored in self.stored.items()},
+            "traffic": asdict(self.traffic) | {"total": self.traffic.total},
             "estimates": [asdict(one) | {"total_hours": one.total} for one in self.estimates],
         }
 
@@ -158,6 +162,7 @@ def _plan(
         [judge(config, machine, size, prompt=prompt) for size in devices],
         {stage.name: work[stage.name] for stage in stages if stage.name in work},
         {stage.name: stored(config, stage, machine) for stage in stages},
+        traffic(config, stages, machine, asked.amounts),
         found,
     )
 
@@ -185,7 +190,7 @@ def _text(plans: Sequence[Plan], machine: Machine, prompt: int) -> str:
         ]
         lines += map(estimate_line, plan.estimates)
         lines.append(ASSUMED)
-    lines.append(stored_line(plan.stored.values()))
+    lines += [stored_line(plan.stored.values()), traffic_line(plan.traffic)]
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from tasks.plan.memory import GB, PARTS, needed
 from tasks.plan.speed import SPEEDS
 from tasks.plan.stages import StagePlan
 from tasks.plan.storage import Stored
+from tasks.plan.traffic import Traffic
 
 _NARROWEST = 6
 
@@ -78,17 +79,24 @@ def estimate_line(estimate: Estimate) -> str:
 
 
 def stored_line(parts: Iterable[Stored]) -> str:
-    """What a call of every stage leaves, holds and reads."""
+    """What a call of every stage leaves and holds."""
     every = list(parts)
-    left, held, read = (
+    left, held = (
         sum(part.model for part in every),
         max((part.checkpoints for part in every), default=0.0),
-        max((part.read for part in every), default=0.0),
     )
     return (
         f"Store: {left / GB:.2f} GB from one call of every stage (a loop leaves as much again in every iteration); "
-        f"checkpoints take {held / GB:.2f} GB of disk; {read / GB:.2f} GB are read from S3, once by each machine."
+        f"checkpoints take {held / GB:.2f} GB of disk."
     )
+
+
+def traffic_line(run: Traffic) -> str:
+    """What a run on a store on S3 sends and reads."""
+    words = f"With a store on S3 the whole run sends {run.results / GB:,.2f} GB of models"
+    if run.mirrored:
+        words += f" and {run.checkpoints / GB:,.2f} GB of checkpoints ({run.mirrored}, mirrored as they are written)"
+    return f"{words}, and every machine reads {run.read / GB:,.2f} GB: {run.total / GB:,.2f} GB with one machine."
 
 
 def comparison(rows: Sequence[tuple[str, Sequence[StagePlan], StagePlan | None]]) -> str:

@@ -78,7 +78,7 @@ class _Given:
             rows=getattr(data, "seed_rows", 0) or amounts.rows,
             test_rows=getattr(data, "test_rows", 0) or amounts.test_rows,
             pairs=getattr(pairs, "rows", 0) or amounts.pairs,
-            row=amounts.row_tokens or config.training.max_length // 2,
+            row=row_tokens(config, amounts),
             answer=longest_answer(config, config.evaluation),
             failing=amounts.failing,
             kept=amounts.kept,
@@ -87,6 +87,11 @@ class _Given:
     def asked(self, rows: float, answer: int | None = None) -> Work:
         """Rows that are read and answered."""
         return Work(read=rows * self.row, written=rows * (answer or self.answer))
+
+
+def row_tokens(config: Any, amounts: Amounts) -> int:
+    """Mean tokens of a row, as given or half of the longest."""
+    return int(amounts.row_tokens or config.training.max_length // 2)
 
 
 def longest_answer(config: Any, settings: Any) -> int:

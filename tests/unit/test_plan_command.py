@@ -189,6 +189,8 @@ def test_hours_and_dollars_stand_beside_every_device(plan):
     slow, *_, fast = (one["total_hours"] for one in found["estimates"])
     assert slow > fast > 0
     assert found["stored"]["fine-tune"]["model"] == 2 * 8_030_261_248
+    assert found["traffic"]["mirrored"] > 0
+    assert f"{found['traffic']['total'] / GB:,.2f} GB with one machine" in text
     fewer = plan(
         "llm2llm", "--config=deployments/configs/llm2llm-gsm8k.yaml", "--rows=700", "--failing=0.1", "--json"
     )[0]
