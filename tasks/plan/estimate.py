@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tasks.plan.accepted import TRAININGS, shared_parts
 from tasks.plan.generating import rows_in_flight
-from tasks.plan.layouts import DEVICES, TRAININGS, Layout, in_layout, layouts, shared_parts
+from tasks.plan.layouts import DEVICES, Layout, in_layout, layouts
 from tasks.plan.memory import GB, Machine, needed
 from tasks.plan.policy_training import SAMPLED
 from tasks.plan.remedies import setting

@@ -5,19 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.core.config import Config
-from tasks.core.errors import UserError
 from tasks.core.launching.zero import LAYOUTS
+from tasks.plan.accepted import TRAININGS, check_trainings, is_accepted, shared_parts
 from tasks.plan.memory import GB, Machine, needed
 from tasks.plan.remedies import changed, setting
 from tasks.plan.stages import StagePlan, plan_stages
-from tasks.ppo import config as ppo_config
-from tasks.ppo import sharding
-from tasks.ppo.group_config import check_group
-from tasks.sft.config import check_sharing
 
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
-TRAININGS = {"fine-tune": "training", "reward": "reward_model", "ppo": "ppo"}
-"""Stages that several devices share, by kind, and where their settings stand."""
 
 
 @dataclass(frozen=True)
@@ -62,39 +56,15 @@ def in_layout(config: Any, layout: Layout) -> Any:
     return changed(config, change)
 
 
-def shared_parts(config: Any) -> list[str]:
-    """Where the trainings of a flow have their settings."""
-    parts = [part for part in TRAININGS.values() if hasattr(config, part)]
-    if not hasattr(config, "reward") or config.reward.by != "model":
-        parts = [part for part in parts if part != "reward_model"]
-    return parts
-
-
-def check_layout(config: Any, layout: Layout) -> None:
-    """Raise UserError for a layout that the flow itself would refuse."""
-    config = in_layout(config, layout)
-    for part in shared_parts(config):
-        if part != "ppo":
-            check_sharing(setting(config, part), layout.devices, field=part)
-            continue
-        ppo_config.check_processes(config.ppo, layout.devices)
-        sharding.check(config.ppo, config.roles, layout.devices)
-        check_group(config.ppo, config.group)
-
-
 def _candidates(config: Any, most: int) -> Iterator[Layout]:
     most = min(most, *(setting(config, f"{part}.batch_size") for part in shared_parts(config)))
-    check_layout(config, Layout(1, ""))  # what one process cannot follow is no matter of the layout
+    check_trainings(
+        in_layout(config, Layout(1, "")), 1
+    )  # what one process cannot follow is no matter of the layout
     for devices in DEVICES:
         if devices > most:
             return
         names = ["", *LAYOUTS] if devices > 1 else [""]
-        yield from (layout for name in names if _is_taken(config, layout := Layout(devices, name)))
-
-
-def _is_taken(config: Any, layout: Layout) -> bool:
-    try:
-        check_layout(config, layout)
-    except UserError:
-        return False
-    return True
+        for layout in (Layout(devices, name) for name in names):
+            if is_accepted(in_layout(config, layout), devices):
+                yield layout

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from tasks.core.config import Config
+from tasks.plan.accepted import is_accepted
 from tasks.plan.stages import StagePlan
 
 C = TypeVar("C", bound=Config)
@@ -13,11 +14,15 @@ Change = Mapping[str, Any]
 
 def remedies(config: Config, stage: StagePlan) -> list[Change]:
     """What can be changed for a stage: a smaller batch first (the result stays the same), then recomputed activations,
-    adapters instead of all weights, weights in 4 bits."""
+    adapters instead of all weights, weights in 4 bits. Nothing that the flow would refuse where it accepts what is set
+    now, as 4-bit weights with DeepSpeed."""
+    launch: Any = setting(config, "launch")
+    refused = not is_accepted(config, launch.total)
     return [
         change
         for change in _candidates(config, stage)
         if any(setting(config, field) != value for field, value in change.items())
+        and (refused or is_accepted(changed(config, change), launch.total))
     ]
 
 

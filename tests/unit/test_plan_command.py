@@ -81,6 +81,21 @@ def test_advice_for_a_device_that_is_too_small_is_enough(plan):
             assert not plan(*arguments, *rest)[0]["devices"][0]["fits"], left_out
 
 
+def test_advice_is_nothing_that_the_flow_refuses(plan):
+    # By ZeRO-3 on eight devices: no 4-bit weights, and no fewer rows than devices.
+    shared = ["llm2llm", "--config=deployments/configs/llm2llm-gsm8k.yaml", "--student.model=llama-3.1-70b"]
+    shared += ["--training.batch_size=32", "--evaluation.engine.engine=openai"]
+    (verdict,) = plan(*shared, "--device=16")[0]["devices"]
+    assert verdict["hopeless"] == ["fine-tune"]
+    (verdict,) = plan(*shared, "--device=40")[0]["devices"]
+    assert "--training.method=lora" in verdict["flags"]
+    # Shared plainly it is 4-bit weights that fit, with rows for each of the eight still.
+    (verdict,) = plan(*shared, "--device=48", "--training.deepspeed=")[0]["devices"]
+    assert "--training.method=qlora" in verdict["flags"]
+    rows = [int(flag.partition("batch_size=")[2]) for flag in verdict["flags"] if "batch_size=" in flag]
+    assert all(few >= 8 for few in rows)
+
+
 def test_no_advice_for_a_model_that_is_too_large_for_the_device(plan):
     arguments = ["--roles.adapter.modules=all-linear", "--reward_model.adapter.modules=all-linear"]
     arguments += ["--model=falcon-180b", "--device=80", "--prompt_tokens=256"]

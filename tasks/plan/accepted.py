@@ -1,0 +1,40 @@
+"""Which settings of its trainings a flow accepts from so many processes, so that no others are advised."""
+
+from typing import Any
+
+from tasks.core.errors import UserError
+from tasks.ppo import config as ppo_config
+from tasks.ppo import sharding
+from tasks.ppo.group_config import check_group
+from tasks.sft.config import check_sharing
+
+TRAININGS = {"fine-tune": "training", "reward": "reward_model", "ppo": "ppo"}
+"""Stages that several devices share, by kind, and where their settings stand."""
+
+
+def shared_parts(config: Any) -> list[str]:
+    """Where the trainings of a flow have their settings."""
+    parts = [part for part in TRAININGS.values() if hasattr(config, part)]
+    if not hasattr(config, "reward") or config.reward.by != "model":
+        parts = [part for part in parts if part != "reward_model"]
+    return parts
+
+
+def check_trainings(config: Any, processes: int) -> None:
+    """Raise UserError for trainings that the flow itself would refuse to share among so many processes."""
+    for part in shared_parts(config):
+        if part != "ppo":
+            check_sharing(getattr(config, part), processes, field=part)
+            continue
+        ppo_config.check_processes(config.ppo, processes)
+        sharding.check(config.ppo, config.roles, processes)
+        check_group(config.ppo, config.group)
+
+
+def is_accepted(config: Any, processes: int) -> bool:
+    """Whether `check_trainings` lets them pass."""
+    try:
+        check_trainings(config, processes)
+    except UserError:
+        return False
+    return True
