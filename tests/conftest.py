@@ -18,7 +18,7 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ |= {"LOOPWRIGHT_HOME": _HOME, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 # A command that a shell runs in the background ignores Ctrl-C, and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-for _name in ("LOOPWRIGHT_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+for _name in ("LOOPWRIGHT_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_ADDRESS"):
     os.environ.pop(_name, None)
 
 from tasks.core.references import ModelRef  # noqa: E402

@@ -1,6 +1,7 @@
 """Where the calls of one stage run side by side: threads, processes of this machine, or a Ray cluster."""
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from tasks.core.config import Config
 from tasks.core.errors import UserError
 
 _ADDRESS = r"^((ray://)?[^:/\s]+:[0-9]{1,5})?$"
+_VARIABLE = "RAY_ADDRESS"
+"""Where Ray's own commands look for a cluster."""
 _ANSWER_S = 5.0
 _SHARD_ROWS = 256
 
@@ -24,8 +27,9 @@ class FanOutConfig(Config):
     runner: Literal["threads", "processes", "ray"] = "threads"
     """Threads or processes of this machine, or a Ray cluster (`pip install 'loopwright[ray]'`)."""
     ray_address: str = Field("", pattern=_ADDRESS)
-    """The cluster: `HOST:6379` from one of its machines, `ray://HOST:10001` from elsewhere. Empty starts Ray on this
-    machine, for as long as the run lasts."""
+    """The cluster: `HOST:6379` from one of its machines, `ray://HOST:10001` from elsewhere. Empty is the
+    cluster that the environment names in RAY_ADDRESS; without one Ray is started on this machine, for as long as the
+    run lasts."""
     rows_per_shard: int = Field(0, ge=0, le=1_000_000)
     """Evaluations of more rows, and augmentations of more requests to a local teacher, are cut into shards of so many:
     a kill loses one shard at most. 0 is 256 in processes and on Ray, and leaves them whole in threads."""
@@ -36,6 +40,14 @@ class FanOutConfig(Config):
     """CPUs that Ray sets aside for a call."""
     gpus_per_task: float = Field(0.0, ge=0.0, le=1024.0)
     """GPUs that Ray sets aside for a call; with 0 it sees none."""
+
+    @property
+    def cluster(self) -> str:
+        """Where the cluster is; empty for none, and for a Ray that is started here."""
+        if self.runner != "ray" or self.ray_address:
+            return self.ray_address
+        found = os.environ.get(_VARIABLE, "")
+        return "" if found == "local" else found  # Ray's own word for one that is started here
 
     @property
     def shard_rows(self) -> int:
@@ -68,8 +80,8 @@ def check_fan_out(config: FanOutConfig, whole: BaseModel) -> None:
             field="fan_out.runner",
             mend="pip install 'loopwright[ray]', or choose processes",
         )
-    if config.ray_address:
-        _check_cluster(config.ray_address)
+    if config.cluster:
+        _check_cluster(config.cluster)
     else:
         _check_machine(config)
     for path, part in parts(whole):
@@ -94,6 +106,12 @@ def parts(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseModel]]:
 def _check_cluster(address: str) -> None:
     from prefect.settings import PREFECT_API_URL
 
+    if not re.fullmatch(_ADDRESS, address):
+        raise UserError(
+            f"{_VARIABLE} is {address!r} in the environment, which is no HOST:PORT",
+            field="fan_out.ray_address",
+            mend="give the address here, or unset the variable for a Ray on this machine",
+        )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), _ANSWER_S).close()
@@ -101,7 +119,8 @@ def _check_cluster(address: str) -> None:
         raise UserError(
             f"{address} does not answer ({error})",
             field="fan_out.ray_address",
-            mend="`ray start --head` starts a cluster and prints its address; leave it empty for one on this machine",
+            mend=f"`ray start --head` starts a cluster and prints its address; leave it empty, and {_VARIABLE} "
+            "unset, for one on this machine",
         ) from error
     server = PREFECT_API_URL.value() or ""
     if not _is_here(host) and (not server or _is_here(server.split("//")[-1].split("/")[0].split(":")[0])):

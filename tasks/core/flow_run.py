@@ -217,7 +217,7 @@ class FlowRun(Run):
             self.store,
             self.config.launch,
             group,
-            takes_slot=not self.fan_out.config.ray_address,
+            takes_slot=not self.fan_out.config.cluster,
         )
 
     def _named(self, label: str) -> str:

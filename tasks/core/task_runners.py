@@ -76,7 +76,7 @@ class FanOut:
             with ProcessPoolTaskRunner(max_workers=self.config.most_at_once) as pool:
                 yield pool
             return
-        runner = _started(self.config.ray_address, server, self._keys)
+        runner = _started(self.config.cluster, server, self._keys)
         try:
             yield runner
         finally:
@@ -114,6 +114,8 @@ def lost_worker(error: BaseException, stage: str) -> StageFailed | None:
 def _started(address: str, server: str, keys: tuple[str, ...]) -> Any:
     """A task runner that is connected to the cluster, or has started Ray here. Raises UserError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
+    if address and os.environ.get("RAY_AUTH_TOKEN"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray itself does, other than for ray://
     import ray
 
     variables = environment(server, keys, elsewhere=bool(address))
@@ -131,7 +133,8 @@ def _started(address: str, server: str, keys: tuple[str, ...]) -> Any:
                     f"Ray cannot be used: {' '.join(dict.fromkeys((said[0], said[-1])))}",
                     field="fan_out.ray_address" if address else "fan_out.runner",
                     mend="its machines need the versions of Python and Ray that are used here; one that asks for a "
-                    "token needs RAY_AUTH_MODE=token in the environment, and its token in ~/.ray/auth_token"
+                    "token needs RAY_AUTH_MODE=token in the environment, and its token in RAY_AUTH_TOKEN or "
+                    "~/.ray/auth_token"
                     if address
                     else "start it by hand where it says more (`ray start --head`), and give its address",
                 ) from error

@@ -83,12 +83,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster.close()
 
 
-@pytest.mark.parametrize("by_client", [False, True])
-def test_shards_on_a_cluster_give_what_the_whole_gives(cluster, tiny_ref, tmp_path, by_client):
+@pytest.mark.parametrize(("by_client", "named"), [(False, True), (True, True), (True, False)])
+def test_shards_on_a_cluster_give_what_the_whole_gives(
+    cluster, tiny_ref, tmp_path, monkeypatch, by_client, named
+):
+    """Where the configuration does not name it, the environment does."""
     splits = {"test": write_test(tmp_path)}
     expected = evaluated(tmp_path / "whole", tiny_ref, splits)
     address = f"ray://127.0.0.1:{cluster.client_port}" if by_client else cluster.address
-    result = evaluated(tmp_path, tiny_ref, splits, runner="ray", ray_address=address, rows_per_shard=8)
+    monkeypatch.setenv("RAY_ADDRESS", "no-such-host.invalid:1" if named else address)
+    given = {"ray_address": address} if named else {}
+    result = evaluated(tmp_path, tiny_ref, splits, runner="ray", rows_per_shard=8, **given)
     assert without_places(result) == without_places(expected)
 
 

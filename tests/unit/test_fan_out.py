@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
 from flows.llm2llm import LLM2LLMConfig
-from tasks.core import fan_out
+from tasks.core import fan_out, task_runners
 from tasks.core.errors import UserError
 from tasks.core.fan_out import FanOutConfig, check_fan_out
 from tasks.core.flow_run import FlowConfig
@@ -76,6 +76,48 @@ def test_an_address_is_for_ray_only_and_has_a_port():
     for address in ("head", "http://head:1", "head:port", "ray://head"):
         with pytest.raises(ValidationError):
             FanOutConfig(runner="ray", ray_address=address)
+
+
+def test_without_an_address_the_cluster_is_the_one_that_the_environment_names(installed, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    assert FanOutConfig(runner="ray").cluster == "ray://head:10001"
+    assert FanOutConfig(runner="ray", ray_address="other:6379").cluster == "other:6379"
+    assert [FanOutConfig(runner=name).cluster for name in ("threads", "processes")] == ["", ""]
+    monkeypatch.setenv("RAY_ADDRESS", "no-such-host.invalid:6379")
+    assert "RAY_ADDRESS" in refused("no-such-host.invalid:6379 does not answer", runner="ray").mend
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert refused("RAY_ADDRESS is 'auto'", runner="ray").field == "fan_out.ray_address"
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    check_fan_out(FanOutConfig(runner="ray"), FlowConfig())
+
+
+@pytest.mark.parametrize(
+    ("address", "given", "mode"),
+    [
+        ("ray://head:10001", {"RAY_AUTH_TOKEN": "secret"}, "token"),
+        ("ray://head:10001", {"RAY_AUTH_TOKEN": "secret", "RAY_AUTH_MODE": "disabled"}, "disabled"),
+        ("ray://head:10001", {}, None),
+        ("", {"RAY_AUTH_TOKEN": "secret"}, None),
+    ],
+)
+def test_a_token_of_the_environment_is_shown_to_a_cluster(monkeypatch, address, given, mode):
+    """Ray's client for ray:// shows one only where it is told to, before it connects."""
+    pytest.importorskip("ray")
+    found = []
+
+    class Connecting:
+        def __enter__(self):
+            found.append(os.environ.get("RAY_AUTH_MODE"))
+
+    monkeypatch.setattr(task_runners, "_ray_runner", lambda *_: Connecting())
+    with monkeypatch.context() as patch:
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            patch.setenv(name, "")  # so that it is put back as it was
+            patch.delenv(name)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        task_runners._started(address, "http://server/api", ())
+    assert found == [mode]
 
 
 @pytest.mark.parametrize(

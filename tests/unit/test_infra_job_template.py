@@ -95,7 +95,10 @@ def test_a_run_is_a_job_that_kubernetes_takes(name: str) -> None:
         "MLFLOW_TRACKING_PASSWORD",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
+        "RAY_AUTH_TOKEN",
     }
+    optional = [key for key in secrets if variables[key]["valueFrom"]["secretKeyRef"].get("optional")]
+    assert optional == ["RAY_AUTH_TOKEN"]  # where there is no Ray cluster there is no such Secret
     gpus = container["resources"]["limits"]["nvidia.com/gpu"]
     placed = (gpus, bool(spec["tolerations"]), bool(spec["nodeSelector"]))
     assert placed == ((1, True, True) if name == "gpu" else (0, False, False))

@@ -1,5 +1,7 @@
 """Kubernetes manifests, as kustomize builds them: held against the API's schemas and against what they promise."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tasks.core.fan_out import FanOutConfig
 from tests.containers import COMPOSE, INFRA, ROOT, SECRETS, compose_stack
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -295,6 +298,23 @@ def test_the_training_starts_the_flow_on_one_machine_and_waits_on_the_others() -
     assert str(variables["LOOPWRIGHT_NODES"]).startswith("/data/")
     shared = {one["name"]: one for one in spec["volumes"]}["shm"]["emptyDir"]
     assert shared["medium"] == "Memory"
+
+
+def test_a_run_can_use_the_ray_cluster_as_its_file_says() -> None:
+    text = (INFRA / "kubernetes" / "ray" / "cluster.yaml").read_text()
+    cluster = find(build("ray"), "RayCluster", "ray")
+    name = cluster["metadata"]["name"]
+    flags = re.findall(r"--fan_out\.(\w+)=(\S+)", text)
+    # KubeRay names the head's service so, and keeps the token in a Secret of the cluster's name.
+    assert FanOutConfig(**dict(flags)).cluster == f"ray://{name}-head-svc:10001"
+    (image,) = {
+        container["image"] for _, pod in pod_specs([cluster]) for container in pod["spec"]["containers"]
+    }
+    assert f"--job-variable image={image} " in text
+    template = json.loads((INFRA / "kubernetes" / "base" / "job-template.json").read_text())
+    pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    token = next(one for one in pod["containers"][0]["env"] if one["name"] == "RAY_AUTH_TOKEN")
+    assert token["valueFrom"]["secretKeyRef"] == {"name": name, "key": "auth_token", "optional": True}
 
 
 def test_ray_is_the_version_that_is_pinned() -> None:
