@@ -24,6 +24,9 @@ class GrowInputs(BaseModel):
     first: int = Field(ge=0)
     """Number of the first sample; sample s is the same in whatever shard it is drawn."""
     count: int = Field(ge=1)
+    keep_empty: bool = False
+    """Keep answers without a word among the samples: to compare policies, for that is an answer too. Nothing can be
+    learned from them."""
 
 
 class GrowResult(BaseModel):
@@ -34,7 +37,7 @@ class GrowResult(BaseModel):
     duplicates: int
     """Said before, word for word, in this shard."""
     empty: int
-    """The policy ended at once."""
+    """The policy ended at once; they are among the samples only where `keep_empty` says so."""
     failed: int
     """Not answered: a prompt longer than the context, a server's error."""
     cut: int
@@ -78,15 +81,16 @@ def run(config: DrawConfig, inputs: GrowInputs, out: Path, report: Report) -> Gr
         text = completion.text.rstrip()
         if completion.finish == "error":
             reasons.append(completion.error)
-        elif not text:
-            empty += 1
-        else:
+            continue
+        empty += not text
+        if text or inputs.keep_empty:
             sample = make_sample(prompt, text, cut=completion.finish == "length")
             samples.setdefault(sample.id, sample)
+    dropped = len(reasons) + (0 if inputs.keep_empty else empty)
     return GrowResult(
         samples=write_rows(out / "samples.jsonl", samples.values()),
         drawn=len(asked),
-        duplicates=len(asked) - len(samples) - empty - len(reasons),
+        duplicates=len(asked) - len(samples) - dropped,
         empty=empty,
         failed=len(reasons),
         cut=sum(sample.cut for sample in samples.values()),

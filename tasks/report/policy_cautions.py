@@ -109,8 +109,8 @@ def _left_out(figures: PolicyFigures) -> list[str]:
     if compared.unanswered:
         asked = compared.prompts + compared.unanswered
         found.append(
-            f"{compared.unanswered:,} of {asked:,} held-out prompts stand in no figure here: one of the two policies "
-            "gave no answer to them."
+            f"{compared.unanswered:,} of {asked:,} held-out prompts stand in no figure here: they do not fit into "
+            "the context of one of the two policies."
         )
     if trained.too_long:
         asked = trained.prompts + trained.too_long

@@ -30,7 +30,9 @@ def compare_on_held_out(
     judging = replace(scoring, config=RewardConfig(by="model"), reward_model=judge)
     rewarded, judged = [], []
     for name, model in (("start", start), ("policy", policy)):
-        inputs = GrowInputs(model=model, prompts=prompts, problem=scoring.problem, first=0, count=1)
+        inputs = GrowInputs(
+            model=model, prompts=prompts, problem=scoring.problem, first=0, count=1, keep_empty=True
+        )
         drawn = run.stage(grow.STAGE, drawing, inputs, label=f"answer held-out prompts ({name})").samples
         rewarded.append(scoring.score(drawn, label=f"reward (held out, {name})").rows)
         if judge is not None:

@@ -45,7 +45,8 @@ class SideBySideResult(BaseModel):
 
     prompts: int
     unanswered: int
-    """Prompts left out because one of the policies said nothing."""
+    """Prompts left out because one of the policies could not be asked: they do not fit into its context. An empty
+    answer is one."""
     start: Voice
     policy: Voice
     wins: WinRate

@@ -7,6 +7,7 @@ import pytest
 
 from flows.__main__ import main
 from tests.flows.test_rest_configs import write_pairs
+from tests.unit.small_grow import silent_model
 
 QUICK = [
     "--config=deployments/configs/perl-hh-cpu.yaml",
@@ -75,6 +76,17 @@ def test_a_verifier_needs_no_preferences(perl):
     assert "held_out/judged_win_rate" not in result["metrics"]
     assert result["metrics"]["policy/optimizer_steps"] == 1
     assert set(result["baselines"]) == {"base model"}
+
+
+def test_a_policy_that_says_nothing_ends_with_a_report_that_says_so(perl, tiny_model, tmp_path):
+    silent = silent_model(tmp_path / "silent", tiny_model)
+    flags = ["--reward.by=problem", "--sft=false", "--preferences.train=", "--ppo.algorithm=reinforce"]
+    code, result, error = perl(*flags, f"--policy.model={silent.uri}")
+    assert code == 0, error
+    figures = result["metrics"]
+    assert (figures["train/steps"], figures["held_out/words"], figures["held_out/words_start"]) == (1, 0, 0)
+    page = Path(result["places"]["report"]).read_text(encoding="utf-8")
+    assert "the policy has collapsed: 100% of the responses" in page
 
 
 @pytest.mark.parametrize(

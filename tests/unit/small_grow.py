@@ -78,7 +78,14 @@ class Shards:
         self.folder, self.model, self.count = folder, model, 0
 
     def draw(
-        self, prompts: Sequence[Example] = PROMPTS, first=0, count=8, model=None, config=DRAW, **changes
+        self,
+        prompts: Sequence[Example] = PROMPTS,
+        first=0,
+        count=8,
+        model=None,
+        config=DRAW,
+        keep_empty=False,
+        **changes,
     ):
         self.count += 1
         folder = self.folder / str(self.count)
@@ -88,6 +95,7 @@ class Shards:
             problem=PROBLEM,
             first=first,
             count=count,
+            keep_empty=keep_empty,
         )
         config = config.model_copy(update=changes)
         return stage.run(config, inputs, folder / "out", lambda event: None)

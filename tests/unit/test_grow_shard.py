@@ -91,6 +91,9 @@ def test_a_policy_that_answers_only_with_the_end_gives_no_sample(at, silent):
     result = at.draw(model=silent)
     assert (result.drawn, result.empty, result.samples.rows) == (40, 40, 0)
     assert result.usage.completion_tokens == 40
+    kept = at.draw(model=silent, count=2, keep_empty=True)  # one of each prompt, and the same once more
+    assert (kept.drawn, kept.empty, kept.duplicates, kept.samples.rows) == (10, 10, 5, 5)
+    assert by_prompt(kept.samples) == {prompt.id: [""] for prompt in PROMPTS}
 
 
 def test_prompts_longer_than_the_context_are_counted_and_the_others_drawn(at, short_context):

@@ -83,6 +83,14 @@ def test_the_judge_is_asked_apart(tmp_path: Path) -> None:
     assert result.judged.rate == 0.5
 
 
+def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:
+    start: dict[int, tuple[str, float]] = {0: ("one two", 0.4), 1: ("three", 0.6)}
+    result = compare(tmp_path, start, {0: ("", 0.0), 1: ("", 0.0)})
+    assert (result.prompts, result.unanswered) == (2, 2)
+    assert (result.policy.reward, result.policy.words, result.policy.distinct_2) == (0.0, 0.0, 0.0)
+    assert result.wins.rate == 0.0
+
+
 def test_no_common_answer_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="answered by both"):
         compare(tmp_path, {0: ("a", 0.1)}, {1: ("b", 0.1)})
