@@ -59,7 +59,8 @@ class PERLConfig(FlowConfig):
     reward_model: RewardTrainingConfig = RewardTrainingConfig()
     """and how it is trained."""
     judge: bool = True
-    """Train a second reward model on the held-out pairs, which says who wins. PPO never meets it."""
+    """Train a second reward model on the held-out pairs, which says who wins. PPO never meets it. With `reward.model`
+    only if pairs are given."""
     roles: RolesConfig = RolesConfig()
     """Who plays policy, value, reward and reference: adapters on one base, or full models."""
     ppo: PPOConfig = PPOConfig()
@@ -87,8 +88,8 @@ def check(config: PERLConfig) -> None:
     sft.check(config.training, has_validation=config.data.validates, processes=config.launch.total)
     rewards.check(config.reward)
     training_config.check(config.policy_training(), processes=config.launch.total)
-    check_needed(config.preferences, config.reward)
-    if config.reward.by == "model":
+    check_needed(config.preferences, config.reward, judge=config.judge)
+    if config.reward.by == "model" and (config.preferences.train or not config.reward.model):
         check_pairs(config.preferences, config.reward_model, config.launch.total, judge=config.judge)
     check_model(config)
 

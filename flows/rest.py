@@ -90,7 +90,7 @@ def check(config: ReSTConfig) -> None:
     sft.check(training, has_validation=False, processes=config.launch.total)
     rewards.check(config.reward)
     check_needed(config.preferences, config.reward)
-    if config.reward.by == "model":
+    if config.reward.by == "model" and not config.reward.model:
         check_learned(config.reward_base, config.preferences, config.reward_model, config.launch.total)
     check_model(config)
 

@@ -57,7 +57,7 @@ def _stages(config: Any, machine: Machine, prompt: int) -> Iterator[StagePlan]:
     field, model = planned_model(config)
     shape = architecture_of(model, field=field)
     alone = replace(machine, processes=1)  # stages that do not train get one process
-    learned = hasattr(config, "reward") and config.reward.by == "model"
+    learned = hasattr(config, "reward") and config.reward.by == "model" and not config.reward.model
     perl = hasattr(config, "ppo")
     if getattr(config, "sft", True):
         trained = fine_tuning(shape, config.training, machine)
@@ -133,7 +133,7 @@ def _reward(config: Any) -> Reward:
     """Who plays the reward model beside the policy (`tasks.ppo.stage`): an adapter where it was trained on one."""
     if config.reward.by != "model":
         return Reward("verifier")
-    if "full" not in (config.roles.method, config.reward_model.method):
+    if not config.reward.model and "full" not in (config.roles.method, config.reward_model.method):
         return Reward("adapter", config.reward_model.adapter)
     return Reward("model")
 

@@ -10,6 +10,7 @@ from tasks.core.references import ModelRef
 from tasks.reward_model import preferences, stage
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.preferences import PreparedPreferences
+from tasks.reward_model.ready import is_adapter, ready_model
 from tasks.reward_model.stage import RewardTrainingInputs, RewardTrainingResult
 from tasks.rewards.config import RewardConfig
 from tasks.sft.config import check_processes
@@ -24,14 +25,16 @@ def check_learned(
     base_model.locate(model, "reward_base.model")
 
 
-def check_needed(pairs: PreferenceConfig, reward: RewardConfig) -> None:
-    """Raise UserError for pairs that nothing would learn from."""
+def check_needed(pairs: PreferenceConfig, reward: RewardConfig, *, judge: bool = False) -> None:
+    """Raise UserError for pairs that nothing would learn from: neither the reward model nor a judge."""
+    if reward.by == "model" and (judge or not reward.model):
+        return
     for field, address in (("preferences.train", pairs.train), ("preferences.test", pairs.test)):
-        if address and reward.by != "model":
+        if address:
             raise UserError(
-                f"{address} is named, but rewards come by {reward.by}",
+                f"{address} is named, but rewards come by {reward.model or reward.by}",
                 field=field,
-                mend="set reward.by to model, or leave the pairs out",
+                mend="leave the pairs out, or set reward.by to model, and reward.model to nothing",
             )
 
 
@@ -42,11 +45,13 @@ class Learned:
     rewarding: RewardTrainingResult | None = None
     judging: RewardTrainingResult | None = None
     pairs: PreparedPreferences | None = None
+    ready: ModelRef | None = None
+    """The reward model that was there already."""
 
     @property
     def reward(self) -> ModelRef | None:
         """The reward model."""
-        return self.rewarding.model if self.rewarding else None
+        return self.rewarding.model if self.rewarding else self.ready
 
     @property
     def judge(self) -> ModelRef | None:
@@ -78,15 +83,16 @@ def learn_reward(
     pairs: PreferenceConfig,
     training: RewardTrainingConfig,
 ) -> Learned:
-    """The reward model trained from `model` on the pairs, and tested on those that are held out. Nothing is learned
-    where no model rewards."""
+    """The reward model trained from `model` on the pairs, and tested on those that are held out, or the one that is
+    there already (`reward.model`). Nothing is learned where no model rewards."""
     if reward.by != "model":
         return Learned()
+    if reward.model:
+        on_base = is_adapter(reward.model)
+        return Learned(ready=ready_model(reward.model, _base(run, model) if on_base else None))
     prepared = run.stage(preferences.STAGE, pairs, preferences.inputs(pairs), label="preferences")
     run.dataset(prepared.train, "preferences")
-    files = base_model.locate(model, "reward_base.model")
-    base = run.stage(base_model.STAGE, model, files, label="reward model (base)").model
-    inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)
+    inputs = RewardTrainingInputs(model=_base(run, model), train=prepared.train, test=prepared.test)
     trained = run.stage(stage.STAGE, training, inputs, label="reward model", training=True)
     return Learned(trained, pairs=prepared)
 
@@ -115,15 +121,26 @@ def learn_rewards(
     judge: bool,
 ) -> Learned:
     """A reward model on `base` (full weights) from the training pairs and, if asked for, a judge from those held out.
-    Each is tested on the pairs of the other. Nothing is learned where no model rewards."""
+    Each is tested on the pairs of the other. Nothing is learned where no model rewards; beside a reward model that is
+    there already (`reward.model`) only the judge is, if pairs are given."""
     if reward.by != "model":
         return Learned()
+    ready = ready_model(reward.model, base) if reward.model else None
+    if ready is not None and not (judge and pairs.train):
+        return Learned(ready=ready)
     prepared = run.stage(preferences.STAGE, pairs, preferences.inputs(pairs), label="preferences")
     run.dataset(prepared.train, "preferences")
     inputs = RewardTrainingInputs(model=base, train=prepared.train, test=prepared.test)
-    rewarding = run.stage(stage.STAGE, training, inputs, label="reward model", training=True)
+    rewarding = None
+    if ready is None:
+        rewarding = run.stage(stage.STAGE, training, inputs, label="reward model", training=True)
     if not judge or prepared.test is None:
-        return Learned(rewarding, pairs=prepared)
+        return Learned(rewarding, pairs=prepared, ready=ready)
     inputs = RewardTrainingInputs(model=base, train=prepared.test, test=prepared.train)
     judging = run.stage(stage.STAGE, training, inputs, label="judge", training=True)
-    return Learned(rewarding, judging, prepared)
+    return Learned(rewarding, judging, prepared, ready)
+
+
+def _base(run: Run, model: ModelConfig) -> ModelRef:
+    files = base_model.locate(model, "reward_base.model")
+    return run.stage(base_model.STAGE, model, files, label="reward model (base)").model

@@ -25,6 +25,9 @@ class RewardConfig(Config):
     """Seconds your function has for one answer; then it is stopped and the answer is worth 0."""
     memory_mb: int = Field(0, ge=0, le=1 << 20)
     """Address space your function may take, in MiB; 0 is no limit."""
+    model: str = Field("", json_schema_extra=PLACEMENT)
+    """`by: model`: the folder of a reward model that was trained before, full weights of any architecture or an adapter
+    on the base that is used here; empty trains one."""
     batch_size: int = Field(32, ge=1, le=4096, json_schema_extra=PLACEMENT)
     """Answers the reward model reads together. Lower it when memory runs out."""
     precision: Precision = "auto"
@@ -44,6 +47,16 @@ def check(config: RewardConfig) -> None:
             field=FUNCTION,
             mend="set reward.by to function, or leave the name out",
         )
+    if config.model and config.by != "model":
+        raise UserError(
+            f"{config.model} is named, but rewards come by {config.by}",
+            field="reward.model",
+            mend="set reward.by to model, or leave the folder out",
+        )
+    if config.model:
+        from tasks.reward_model.ready import check_ready
+
+        check_ready(config.model)
     if config.by == "endpoint":
         from tasks.rewards.endpoint import RewardEndpoint
 

@@ -7,7 +7,9 @@ import pytest
 
 from flows.__main__ import main
 from tests.flows.test_rest_configs import write_pairs
+from tests.unit.reward_pairs import TEST, train_reward
 from tests.unit.small_grow import silent_model
+from tests.unit.test_ppo_other_reward import build_other_model
 
 QUICK = [
     "--config=deployments/configs/perl-hh-cpu.yaml",
@@ -76,6 +78,30 @@ def test_a_verifier_needs_no_preferences(perl):
     assert "held_out/judged_win_rate" not in result["metrics"]
     assert result["metrics"]["policy/optimizer_steps"] == 1
     assert set(result["baselines"]) == {"base model"}
+
+
+def test_a_reward_model_of_another_architecture_that_is_there_already(perl, tmp_path):
+    """Nothing is learned from preferences; when its content changes, the policy is trained again."""
+    folder = tmp_path / "reward"
+    ready = Path(train_reward(folder, build_other_model(folder / "gpt2"), test=TEST, method="full").model.uri)
+    flags = ["--sft=false", "--preferences.train=", "--ppo.algorithm=reinforce", f"--reward.model={ready}"]
+    code, result, error = perl(*flags)
+    assert code == 0, error
+    assert "reward model" not in error
+    assert "judge" not in error
+    assert 0 < result["metrics"]["reward/mean"] < 1
+    assert result["metrics"]["reward/std"] > 0
+    moved = ready.rename(tmp_path / "elsewhere")
+    flags[-1] = f"--reward.model={moved}"
+    code, again, error = perl(*flags)
+    assert code == 0, error
+    assert "ppo: already done" in error
+    facts = json.loads((moved / "reward.json").read_text())
+    (moved / "reward.json").write_text(json.dumps(facts | {"low": facts["low"] - 1}))
+    code, other, error = perl(*flags)
+    assert code == 0, error
+    assert "ppo: already done" not in error
+    assert other["metrics"]["reward/mean"] != again["metrics"]["reward/mean"]
 
 
 def test_a_policy_that_says_nothing_ends_with_a_report_that_says_so(perl, tiny_model, tmp_path):

@@ -46,6 +46,18 @@ def test_a_function_that_takes_prompt_answer_and_row_is_accepted(own, function):
     check(RewardConfig(by="function", function=function.format(own=own)))
 
 
+def test_a_reward_model_that_is_none_or_is_not_asked_is_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    for by, name, fault in (
+        ("problem", "other", "rewards come by problem"),
+        ("model", "nowhere", "there is no folder"),
+        ("model", "other", "is no reward model"),
+    ):
+        with pytest.raises(UserError, match=fault) as caught:
+            check(RewardConfig(by=by, model=str(tmp_path / name)))
+        assert caught.value.field == "reward.model"
+
+
 @pytest.mark.parametrize("by", ["problem", "model"])
 def test_without_a_function_nothing_is_checked(by):
     check(RewardConfig(by=by))
