@@ -11,8 +11,10 @@ from tasks.core.errors import UserError
 from tasks.core.stage import compute
 from tasks.core.store import Store
 from tasks.reward_model.config import PreferenceConfig
+from tasks.reward_model.learned import check_needed
 from tasks.reward_model.pairs import make_preference, read_preferences
 from tasks.reward_model.preferences import STAGE, check, inputs, prepare
+from tasks.rewards.config import RewardConfig
 
 SHARED = Path(os.environ.get("LOOPWRIGHT_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -302,3 +304,18 @@ def test_real_transcripts_are_read_but_for_four_with_an_empty_answer(tmp_path):
     for pair in read_preferences(data.train):
         assert [message["role"] for message in pair.prompt[::2]] == ["user"] * (len(pair.prompt) // 2 + 1)
         assert "\n\nHuman:" not in pair.chosen + pair.rejected
+
+
+def test_pairs_that_nothing_learns_from_are_refused():
+    pairs = PreferenceConfig(train="pairs.jsonl")
+    for reward, judge in (
+        (RewardConfig(), True),
+        (RewardConfig(by="function", function="own:f"), True),
+        (RewardConfig(by="model", model="folder"), False),
+    ):
+        with pytest.raises(UserError, match=r"pairs\.jsonl is named") as refusal:
+            check_needed(pairs, reward, judge=judge)
+        assert refusal.value.field == "preferences.train"
+        check_needed(PreferenceConfig(), reward, judge=judge)
+    check_needed(pairs, RewardConfig(by="model"))
+    check_needed(pairs, RewardConfig(by="model", model="folder"), judge=True)

@@ -38,7 +38,7 @@ def test_an_adapter_lies_on_the_base_that_it_was_trained_on(
 ) -> None:
     reward, run = RewardConfig(by="model", model=adapter.uri), Alone(tmp_path)
     unused = (PreferenceConfig(), RewardTrainingConfig())
-    found = learn_reward(run, reward, ModelConfig(model=tiny_ref.uri), *unused)  # type: ignore[arg-type]
+    found = learn_reward(run, reward, ModelConfig(model=tiny_ref.uri), *unused).reward  # type: ignore[arg-type]
     shared = learn_rewards(run, reward, tiny_ref, *unused, judge=True).reward  # type: ignore[arg-type]
     for one in (found, shared):
         assert one is not None
