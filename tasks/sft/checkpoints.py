@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.core.errors import UserError
+from tasks.core.launching.fsdp import holds_a_part
 from tasks.core.launching.termination import EndedEarly, heeding_termination
 from tasks.core.stage import Report
 from tasks.sft.zero_checkpoints import read_universal
@@ -18,13 +19,16 @@ _WHOLE = "whole.json"  # written into a checkpoint after everything else: a torn
 
 
 class _Sharing(NamedTuple):
-    """How a training is shared, as far as its checkpoints hang on it: ZeRO's stage, 0 for none, and its processes."""
+    """How a training is shared, as far as its checkpoints hang on it: ZeRO's stage, 0 for none, its processes, and
+    whether FSDP shares it."""
 
     stage: int
     processes: int
+    fsdp: bool = False
 
     def __str__(self) -> str:
-        return f"by ZeRO-{self.stage} among {self.processes} processes" if self.stage else "without DeepSpeed"
+        kind = f"ZeRO-{self.stage}" if self.stage else "FSDP" if self.fsdp else ""
+        return f"by {kind} among {self.processes} processes" if kind else "without DeepSpeed and FSDP"
 
 
 def newest_whole(checkpoints: Path) -> Path | None:
@@ -37,16 +41,16 @@ def train_to_the_end(trainer: Any, checkpoints: Path, *, field: str = "training.
     """Train, from the newest whole checkpoint on if there is one. Asked to end (SIGTERM) it ends behind a checkpoint of
     the step it is in, by an EndedEarly.
 
-    Any number of processes goes on from a checkpoint, but only with the stage of ZeRO that it was written with.
-    Raises UserError, which names `field`, for another stage.
+    Any number of processes goes on from a checkpoint, but only with the stage of ZeRO that it was written with, and
+    with FSDP only from one of FSDP. Raises UserError, which names `field`, for another stage, or FSDP on one side alone.
     """
     if newest := newest_whole(checkpoints):
         before, now = _read_sharing(newest), _sharing(trainer.args)
-        if before.stage != now.stage:
+        if (before.stage, before.fsdp) != (now.stage, now.fsdp):
             raise UserError(
                 f"this training was shared {before} until it was interrupted, and cannot go on {now}",
                 field=field,
-                mend=f"start it with the same DeepSpeed layout again, or remove {checkpoints}, and it begins anew",
+                mend=f"start it with the same DeepSpeed or FSDP again, or remove {checkpoints}, and it begins anew",
             )
         if now.stage and before.processes != now.processes:
             read_universal(newest, trainer)
@@ -78,12 +82,12 @@ def _sharing(arguments: Any) -> _Sharing:
     stage = (
         arguments.hf_deepspeed_config.get_value("zero_optimization.stage", 0) if arguments.deepspeed else 0
     )
-    return _Sharing(stage, arguments.world_size)
+    return _Sharing(stage, arguments.world_size, holds_a_part())
 
 
 def _read_sharing(checkpoint: Path) -> _Sharing:
     facts = json.loads((checkpoint / _WHOLE).read_text(encoding="utf-8"))
-    return _Sharing(facts.get("stage", 0), facts.get("processes", 1))
+    return _Sharing(facts.get("stage", 0), facts.get("processes", 1), facts.get("fsdp", False))
 
 
 def reporting(report: Report) -> "TrainerCallback":

@@ -17,6 +17,7 @@ def save_trained(
 
     `base` is what an adapter lies on, None for full weights. `tokenizer` is written in the place of the trainer's own.
     """
+    from accelerate.utils import disable_fsdp_ram_efficient_loading  # type: ignore[import-untyped]
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     trainer.save_model(str(folder))  # every process takes part: sharded weights are gathered
@@ -25,7 +26,9 @@ def save_trained(
             tokenizer.save_pretrained(folder)
         tidy_model(folder, base)
     trainer.accelerator.wait_for_everyone()
-    unset_hf_deepspeed_config()  # a model that is loaded from here on is loaded whole
+    # A model that is loaded from here on is loaded whole, and by every process.
+    unset_hf_deepspeed_config()
+    disable_fsdp_ram_efficient_loading()
 
 
 def mean_loss(trainer: Any) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
-from tasks.core.launching.fsdp import in_fsdp
+from tasks.core.launching.fsdp import in_fsdp, share_on_cpus
 from tasks.core.launching.zero import build_operator, read_deepspeed
 from tasks.core.models import Precision, torch_dtype
 from tasks.sft.optimiser_config import OptimiserConfig
@@ -67,6 +67,8 @@ def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, A
             field="launch.config_file",
             mend="take launcher auto: every process then holds the 4-bit weights; or set the method to lora",
         )
+    if in_fsdp() and not torch.cuda.is_available():
+        share_on_cpus()
     if config.deepspeed:
         build_operator()
     # QLoRA (arXiv 2305.14314, section 3): its moments lie in pages that leave the GPU where a long row needs the room.

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tasks.core.errors import UserError
 from tasks.core.examples import make_example, write_rows
 from tasks.core.launching.launch import LaunchConfig, launch
+from tasks.core.models import load_model
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.core.stage import compute
 from tasks.core.store import Store, fetch
@@ -22,6 +23,7 @@ from tasks.sft import stage as sft
 from tasks.sft.config import TrainingConfig, check_processes
 from tasks.sft.shared_batches import SHARE, share, sharing
 from tasks.sft.stage import TrainingInputs, TrainingResult
+from tasks.sft.trainer_arguments import trainer_arguments
 from tests.fsdp_on_cpus import write_fsdp_config
 from tests.srun import allocate_two_machines
 
@@ -154,6 +156,54 @@ def test_fsdp_trains_what_one_process_does_and_goes_on_from_its_checkpoint(
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_fsdp_is_not_gone_on_from_without_it(
+    tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef
+):
+    fsdp, long = write_fsdp_config(tmp_path / "fsdp.yaml"), {"epochs": 40}
+    interrupted(tmp_path / "here", tiny_ref, rows, 2, fsdp=fsdp, **long)
+    with pytest.raises(UserError, match="by FSDP among 2 processes") as error:
+        train(tmp_path / "here", tiny_ref, rows, 1, **long)
+    assert "remove" in error.value.mend
+    interrupted(tmp_path / "there", tiny_ref, rows, 1, **long)
+    with pytest.raises(UserError, match="cannot go on by FSDP among 2 processes"):
+        train(tmp_path / "there", tiny_ref, rows, 2, fsdp=fsdp, **long)
+
+
+def weights_held(
+    config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """The numbers of a model's weights that each process holds behind a training of one step, and of all of them."""
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    settings = TrainingConfig(method="full", max_steps=1, batch_size=2)
+    arguments = TrainingArguments(
+        **trainer_arguments(settings, out / "checkpoints")
+    )  # before the model, as ever
+    model = load_model(ModelRef.model_validate(inputs["model"]), precision="float32")
+    total = sum(weight.numel() for weight in model.parameters())
+    row = {"input_ids": [1, 2, 3], "labels": [1, 2, 3]}
+    trainer = Trainer(model, arguments, train_dataset=[row] * 4)
+    trainer.train()
+    held = sum(weight.to_local().numel() for weight in trainer.model.parameters())
+    everybody: list[Any] = [None] * trainer.args.world_size
+    torch.distributed.all_gather_object(everybody, held)
+    return {"held": everybody, "total": total}
+
+
+def test_fsdp_leaves_each_process_its_part_of_the_weights(tmp_path: Path, tiny_ref: ModelRef):
+    settings = LaunchConfig(
+        processes=2, launcher="accelerate", config_file=write_fsdp_config(tmp_path / "fsdp.yaml")
+    )
+    inputs = {"model": tiny_ref.model_dump(mode="json")}
+    found = launch(
+        f"{__name__}:weights_held", {}, inputs, tmp_path / "job", stage="weights", settings=settings
+    )
+    assert sum(found["held"]) == found["total"]
+    assert max(found["held"]) < 0.6 * found["total"]
+
+
+@pytest.mark.slow
 def test_fsdp_over_two_machines_trains_what_one_process_does(
     tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef, alone: Any, monkeypatch: pytest.MonkeyPatch
 ):
@@ -253,7 +303,7 @@ def test_every_row_of_a_batch_is_taken_once(rows_of_batch, processes, parts, cou
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [*LAYOUTS, "fsdp"])
 def test_a_reward_model_as_well(tmp_path: Path, tiny_ref: ModelRef, layout: str):
     """Batches of 4 pairs, the last of an epoch of 1: the loss is a mean over pairs, however they are shared."""
     pairs = [
@@ -261,9 +311,14 @@ def test_a_reward_model_as_well(tmp_path: Path, tiny_ref: ModelRef, layout: str)
         for n in range(5)
     ]
     inputs = RewardTrainingInputs(model=tiny_ref, train=write_rows(tmp_path / "pairs.jsonl", pairs))
+    settings = {"launcher": "accelerate", "config_file": write_fsdp_config(tmp_path / "fsdp.yaml")}
+    fsdp, zero = layout == "fsdp", "" if layout == "fsdp" else layout
     found = []
-    for processes, zero in ((1, ""), (2, layout)):
-        config = RewardTrainingConfig(batch_size=4, epochs=2, learning_rate=1e-3, deepspeed=zero)
+    for launched, deepspeed in (
+        (LaunchConfig(), ""),
+        (LaunchConfig(processes=2, **(settings if fsdp else {})), zero),
+    ):
+        config = RewardTrainingConfig(batch_size=4, epochs=2, learning_rate=1e-3, deepspeed=deepspeed)
         losses: list[float] = []
 
         def hear(event: dict[str, Any], losses: list[float] = losses) -> None:
@@ -273,8 +328,8 @@ def test_a_reward_model_as_well(tmp_path: Path, tiny_ref: ModelRef, layout: str)
             reward.STAGE,
             config,
             inputs,
-            Store(str(tmp_path / str(processes))),
-            LaunchConfig(processes=processes),
+            Store(str(tmp_path / str(launched.processes))),
+            launched,
             hear,
         )
         files = fetch(RewardTrainingResult.model_validate(manifest.result).model).glob("*.safetensors")

@@ -45,3 +45,27 @@ def holds_a_part() -> bool:
     """Whether this is one of several processes that FSDP shares a model among. A stage that is no training runs in one
     process, launched as trainings are."""
     return in_fsdp() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def share_on_cpus() -> None:
+    """Let accelerate follow FSDP between processes on CPUs, which it passes over there and trains by plain DDP; torch's
+    FSDP works on them, over gloo. Call it before a trainer's arguments are made; does nothing twice."""
+    from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]
+    from accelerate.utils import DistributedType  # type: ignore[import-untyped]
+
+    made = AcceleratorState.__init__
+    if getattr(made, "shares_on_cpus", False):
+        return
+
+    def make(state: Any, *arguments: Any, **keywords: Any) -> None:
+        fresh = AcceleratorState._shared_state == {}
+        made(state, *arguments, **keywords)
+        plugin = keywords.get("fsdp_plugin")
+        if fresh and plugin is not None and state.distributed_type == DistributedType.MULTI_CPU:
+            if state._mixed_precision != "no":
+                plugin.set_mixed_precision(state._mixed_precision)
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    make.shares_on_cpus = True  # type: ignore[attr-defined]
+    AcceleratorState.__init__ = make
