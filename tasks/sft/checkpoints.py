@@ -42,7 +42,7 @@ def train_to_the_end(trainer: Any, checkpoints: Path, *, field: str = "training.
     the step it is in, by an EndedEarly.
 
     Any number of processes goes on from a checkpoint, but only with the stage of ZeRO that it was written with, and
-    with FSDP only from one of FSDP. Raises UserError, which names `field`, for another stage, or FSDP on one side alone.
+    with FSDP only from one of FSDP. Raises UserError, which names `field`, for another.
     """
     if newest := newest_whole(checkpoints):
         before, now = _read_sharing(newest), _sharing(trainer.args)
