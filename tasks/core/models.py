@@ -53,9 +53,8 @@ def load_model(
         model.active_peft_config.base_model_name_or_path = str(fetch(ref.base))  # saved as a digest alone
         if not train_adapter:
             model = model.merge_and_unload()
-    in_parts = (
-        is_deepspeed_zero3_enabled() or holds_a_part()
-    )  # whoever cuts it up brings each part to its device
+    # Whoever cuts a model up brings each part to its device.
+    in_parts = is_deepspeed_zero3_enabled() or holds_a_part()
     if torch.cuda.is_available() and not four_bit and not in_parts:
         model = model.to("cuda")  # the process's own device, once its trainer's arguments are made
     return model

@@ -75,8 +75,7 @@ def group_warning_signs(figures: dict[str, float], config: PPOConfig, failure: s
 
 def following(config: PPOConfig, group: GroupConfig, report: Report, failures: Failures) -> "TrainerCallback":
     """A callback that passes every step's figures and progress to `report`, notes in the trainer's log why a verifier
-    failed (`failures`), and ends a training that has collapsed or
-    whose KL has exploded; `stopped` is then true.
+    failed (`failures`), and ends a training that has collapsed or whose KL has exploded; `stopped` is then true.
 
     Raises UserError, before anything is saved, for a loss or a gradient that is not finite.
     """

@@ -66,9 +66,8 @@ def load_group_policy(
     if roles.method != "full":
         model = load_model(base, precision=roles.precision, four_bit=roles.method == "qlora")
         return GroupPolicy(model, base, config.temperature, nullcontext())
-    model = load_model(
-        base, precision="float32"
-    )  # the trainer, too, computes in `roles.precision` under autocast
+    # The trainer, too, computes in `roles.precision` under autocast.
+    model = load_model(base, precision="float32")
     return GroupPolicy(model, base, config.temperature, computing(model, roles.precision))
 
 

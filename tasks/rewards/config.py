@@ -40,7 +40,7 @@ def check(config: RewardConfig) -> None:
     """Raise UserError for a function that is missing, not needed, or cannot be called as it will be, and for an
     endpoint that is not needed or does not score a first short answer."""
     if config.by == "function":
-        check_function(config.function, memory_mb=config.memory_mb)
+        check_function(config.function)
     elif config.function:
         raise UserError(
             f"{config.function} is named, but rewards come by {config.by}",

@@ -17,13 +17,14 @@ _SIGNATURE = "f(prompt: str, completion: str, example: dict) -> float"
 IMPORT_S = 120.0
 
 
-def check_function(name: str, *, memory_mb: int = 0) -> None:
+def check_function(name: str) -> None:
     """Raise UserError for a function `module:function` that is missing, or cannot be called as it will be. Its module
-    is imported in a process of its own, which has two minutes."""
+    is imported in a process of its own, which has two minutes, and no limit of memory: beside the module it holds what
+    looks at it."""
     from tasks.rewards.sandboxed import Sandbox
 
     _parts(name)
-    with Sandbox(f"{__name__}:fault_of", memory_mb=memory_mb) as sandbox:
+    with Sandbox(f"{__name__}:fault_of") as sandbox:
         outcome = sandbox.call(name, time_limit_s=IMPORT_S)
     if outcome.failure or not isinstance(outcome.value, list):
         raise UserError(

@@ -191,6 +191,7 @@ def weights_held(
     return {"held": everybody, "total": total}
 
 
+@pytest.mark.slow
 def test_fsdp_leaves_each_process_its_part_of_the_weights(tmp_path: Path, tiny_ref: ModelRef):
     settings = LaunchConfig(
         processes=2, launcher="accelerate", config_file=write_fsdp_config(tmp_path / "fsdp.yaml")
