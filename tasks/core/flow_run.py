@@ -16,6 +16,7 @@ from tasks.core.abandoned_runs import end_abandoned
 from tasks.core.artifacts import progress_artifact
 from tasks.core.command_line import NAMES_OF_KEYS
 from tasks.core.config import PLACEMENT, Config
+from tasks.core.credentials import Credential, take_credentials
 from tasks.core.fan_out import FanOutConfig, check_fan_out, parts
 from tasks.core.interruption import interrupting
 from tasks.core.launching.forking import warm_up
@@ -44,6 +45,9 @@ class FlowConfig(Config):
     """Where artifacts are kept: a folder or `s3://…`; empty takes LOOPWRIGHT_STORE, or `.loopwright/store`."""
     tracking: TrackingConfig = TrackingConfig()
     """Where runs are recorded."""
+    credentials: tuple[Credential, ...] = Field((), json_schema_extra=PLACEMENT)
+    """Prefect's blocks with keys of servers, which become environment variables of the run: `aws-credentials/NAME`, or
+    `secret/NAME` that holds a JSON object such as `{"AWS_ENDPOINT_URL": "…"}`."""
     launch: LaunchConfig = LaunchConfig()
     """How the stages that load a model are started."""
     fan_out: FanOutConfig = Field(FanOutConfig(), json_schema_extra=PLACEMENT)
@@ -279,8 +283,9 @@ class _Shards:
 
 
 def check_run(config: FlowConfig) -> None:
-    """Raise UserError when the store cannot be written to, MLflow does not answer, Ray cannot be had, or processes
-    cannot be launched as asked."""
+    """Take the credentials, and raise UserError when they are not there, when the store cannot be written to, MLflow
+    does not answer, Ray cannot be had, or processes cannot be launched as asked."""
+    take_credentials(config.credentials)
     check_launch(config.launch)
     check_fan_out(config.fan_out, config)
     Store(config.store or default_store()).check()
@@ -296,6 +301,7 @@ def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
     from prefect.exceptions import Pause
     from prefect.runtime import flow_run as prefect_run
 
+    taken = take_credentials(config.credentials)
     warm_up()
     store = Store(config.store or default_store())
     store.check()
@@ -308,7 +314,7 @@ def open_run(method: str, config: FlowConfig) -> Iterator[FlowRun]:
         run_id = tracking.start(f"{method} {time.strftime('%Y-%m-%d %H:%M')}", tags=tags)
         tracking.params(run_id, config)
     keys = (str(value) for _, part in parts(config) for name, value in part if name.endswith(NAMES_OF_KEYS))
-    fan_out = FanOut(config.fan_out, retries=config.retries, keys=tuple(keys))
+    fan_out = FanOut(config.fan_out, retries=config.retries, keys=(*keys, *taken))
     try:
         with closing(fan_out):
             yield FlowRun(method, config, store, tracking, flow_run_id, run_id, fan_out=fan_out)

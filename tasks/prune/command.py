@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.core.command_line import read_config
+from tasks.core.credentials import take_credentials
 from tasks.core.errors import UserError
 from tasks.core.progress import Progress
 from tasks.core.settings import default_store
@@ -34,6 +35,7 @@ def run_prune(arguments: Sequence[str]) -> int:
         print(USAGE, flush=True)
     given = [argument for argument in arguments if argument != "--remove"]
     config = read_config(PruneConfig, "python -m flows prune", given)
+    take_credentials(config.credentials)
     store = Store(config.store or default_store())
     tracking = Tracking(config.tracking)
     # The store is listed before MLflow is asked: a run that begins in between is younger than what was listed.

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from tasks.core.config import Config
+from tasks.core.credentials import Credential
 from tasks.core.tracking import TrackingConfig
 
 
@@ -11,6 +12,8 @@ class PruneConfig(Config):
 
     store: str = ""
     """The artifact store: a folder or `s3://…`; empty takes LOOPWRIGHT_STORE, or `.loopwright/store`."""
+    credentials: tuple[Credential, ...] = ()
+    """Prefect's blocks with the store's keys, as in the flows."""
     tracking: TrackingConfig = TrackingConfig()
     """The MLflow that knows runs and registered models; all its experiments count."""
     age_days: float = Field(30.0, ge=0.0, le=36500.0)

@@ -44,6 +44,7 @@ def submit(page: Any) -> None:
     raise AssertionError("the form was not submitted")
 
 
+@pytest.mark.slow
 def test_two_fields_of_the_form_start_a_run_whose_page_shows_its_report(service):
     deployment = service.get("/deployments/name/llm2llm/snips")
     base = service.api.removesuffix("/api")

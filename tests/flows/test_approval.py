@@ -201,6 +201,7 @@ def test_when_nobody_answers_in_time_the_server_starts_the_run_anew_and_it_recor
     assert [one["name"] for one in left if run in one["name"]] == []
 
 
+@pytest.mark.slow
 def test_a_command_does_not_wait_and_is_answered_by_another(deployed, capsys):
     place = deployed.place
     flags = {"model_name": "typed", "promotion.approval.ask": "true"}

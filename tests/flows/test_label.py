@@ -1,11 +1,13 @@
 """The flow `label` by its command, with a teacher behind a real server that answers as a test scripts it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.flows.asking import Command
+from tests.s3_server import s3_server
 from tests.scripted_server import ScriptedServer
 from tests.unit.test_label_rounds import LABELS, honest, parity
 
@@ -55,6 +57,27 @@ def test_rows_without_labels_get_them_and_a_second_run_asks_nobody(command, teac
     _, again, _ = command()
     assert len(teacher.requests) == before
     assert (again["metrics"], again["iterations"]) == (result["metrics"], result["iterations"])
+
+
+def test_the_store_s_address_and_keys_come_from_a_block_of_prefect_s(command, teacher, tmp_path, monkeypatch):
+    from prefect.blocks.system import Secret
+
+    with s3_server("labels") as s3:
+        names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        Secret(value={name: os.environ[name] for name in names}).save("label-store", overwrite=True)
+        monkeypatch.setenv("LOOPWRIGHT_HOME", str(tmp_path / "home"))
+        for name in names:
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        code, result, said = command(store="s3://labels/store", credentials="secret/label-store")
+        assert code == 0, said
+        assert result["places"]["labels"].startswith("s3://labels/store/")
+        assert s3.list_objects_v2(Bucket="labels", Prefix="store/records/")["KeyCount"] > 0
+        before = len(teacher.requests)
+        monkeypatch.setenv("LOOPWRIGHT_HOME", str(tmp_path / "another machine"))
+        code, again, said = command(store="s3://labels/store", credentials="secret/label-store")
+        assert (code, len(teacher.requests), again["metrics"]) == (0, before, result["metrics"]), said
+        code, _, said = command(store="s3://labels/store", credentials="secret/of-nobody")
+        assert (code, "credentials: Prefect has no block secret/of-nobody" in said) == (2, True)
 
 
 @pytest.mark.slow

@@ -84,6 +84,7 @@ def test_a_store_that_was_moved_is_gone_on_with(finished, new_loop, tmp_path):
     assert [name for name in moved.manifests().keys() - before.keys() if not name.startswith("report/")] == []
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_named_and_it_alone_is_computed_again(finished, new_loop, tmp_path):
     loop, result = finished
     damaged = new_loop(tmp_path / "damaged")

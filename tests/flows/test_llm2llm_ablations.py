@@ -155,6 +155,7 @@ def evolve_and_label(request):
     )
 
 
+@pytest.mark.slow
 def test_failed_rows_are_evolved_and_their_labels_checked_by_the_teacher(run, loop):
     with ScriptedServer(evolve_and_label) as evolving:
         result, added = run(

@@ -67,6 +67,7 @@ def test_killed_in_the_middle_of_training_it_resumes_from_the_checkpoint(loop, l
     assert without_places(result) == without_places(long_undisturbed)
 
 
+@pytest.mark.slow
 def test_a_training_process_that_is_killed_alone_is_started_again_and_resumes(loop, long_undisturbed):
     process = loop.start(**ONE_LONG_TRAINING)
     wait_until(lambda: len(_whole_checkpoints(loop)) > 1, process)

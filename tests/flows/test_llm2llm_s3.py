@@ -19,6 +19,7 @@ def bucket(tmp_path: Path) -> Iterator[str]:
         yield "s3://loops/store"
 
 
+@pytest.mark.slow
 def test_a_second_run_without_the_local_cache_computes_nothing(loop, teacher, bucket: str) -> None:
     first = loop.run(store=bucket)
     assert first["model"]["uri"].startswith(f"{bucket}/sft/")

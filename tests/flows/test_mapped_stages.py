@@ -128,7 +128,9 @@ def test_no_input_and_one_input(mapped):
     assert mapped.run(["alone"], at_once=2) == ["ALONE"]
 
 
-@pytest.mark.parametrize("runner", [None, ProcessPoolTaskRunner(max_workers=2)])
+@pytest.mark.parametrize(
+    "runner", [None, pytest.param(ProcessPoolTaskRunner(max_workers=2), marks=pytest.mark.slow)]
+)
 def test_one_that_fails_ends_the_flow_with_its_own_message_and_the_finished_ones_stay(mapped, runner):
     with pytest.raises(UserError, match="three cannot be said") as caught:
         mapped.run(runner=runner, broken="three")
