@@ -1,5 +1,7 @@
 """What a user says about the data."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from tasks.core.config import PLACEMENT, Config
@@ -34,6 +36,11 @@ class DataConfig(Config):
     """Column of the right answer or label."""
     choices: str = ""
     """Column of the choices (a list, or a JSON list as text); needed by multiple_choice only."""
+    faulty: Literal["refuse", "drop"] = "refuse"
+    """What becomes of rows that do not fit the problem (an empty cell or reply): an error that names them, or leave
+    them out and count them."""
+    longest_input: int = Field(0, ge=0)
+    """Leave out rows whose input has more characters, and count them; 0 takes all."""
     seed_per_label: int = Field(0, ge=0)
     """Train on exactly this many rows of every label; 0 takes all."""
     seed_rows: int = Field(0, ge=0)

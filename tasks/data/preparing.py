@@ -14,15 +14,12 @@ from tasks.core.examples import Example, write_rows
 from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
 from tasks.data.config import DataConfig
-from tasks.data.faults import refuse
 from tasks.data.gym import check_apart
-from tasks.data.reading import read_located
+from tasks.data.sound_rows import Located, cautions, fitting, read_cells
 from tasks.data.subset import Stratum, shuffled, take_in_proportion, take_per_stratum
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.classification import Classification
 from tasks.problems.load import load_problem, problem_code
-
-Located = list[tuple[str, Example]]
 
 
 class Selection(BaseModel):
@@ -33,6 +30,7 @@ class Selection(BaseModel):
     test: list[Example]
     validation: list[Example]
     duplicates: int
+    left_out: dict[str, int]
 
 
 class DataInputs(BaseModel):
@@ -56,16 +54,18 @@ class PreparedData(BaseModel):
     """Training rows dropped because the very same row stands before them."""
     test_rows_in_train: int
     """Test rows that are also training rows, word for word: a warning, they are kept."""
+    left_out: dict[str, int]
+    """Rows of any split that were left out, by reason."""
     targets: dict[str, int]
     """Rows per label in the training subset; empty unless the problem is a classification."""
 
     def cautions(self) -> list[str]:
         """What a reader of the results should know."""
-        if not self.test_rows_in_train:
-            return []
-        return [
-            f"{self.test_rows_in_train} of {self.test.rows} test rows are training rows too, word for word."
-        ]
+        found = cautions(self.left_out, "Rows of the data")
+        if self.test_rows_in_train:
+            both = f"{self.test_rows_in_train} of {self.test.rows} test rows"
+            found.append(f"{both} are training rows too, word for word.")
+        return found
 
 
 def prepare(config: DataConfig, out: Path) -> PreparedData:
@@ -84,6 +84,7 @@ def prepare(config: DataConfig, out: Path) -> PreparedData:
         problem=chosen.problem,
         duplicates=chosen.duplicates,
         test_rows_in_train=sum(row.id in trained for row in chosen.test),
+        left_out=chosen.left_out,
         targets=dict(sorted(Counter(row.target for row in chosen.train).items())) if labelled else {},
     )
 
@@ -98,14 +99,17 @@ def check(config: DataConfig, prompts: str = "") -> Selection:
 
 def select(config: DataConfig) -> Selection:
     """The rows `prepare` writes."""
-    train, test = read_located(config, "train"), read_located(config, "test")
-    validation = read_located(config, "validation") if config.validation else []
+    left_out: Counter[str] = Counter()
+    splits = ["train", "test", *(["validation"] if config.validation else [])]
+    read = {split: read_cells(config, split, left_out) for split in splits}
+    unlabelled = _problem(config, [])
+    fit = {
+        split: fitting(config, unlabelled, rows, f"data.{split}", left_out) for split, rows in read.items()
+    }
+    train, test, validation = fit["train"], fit["test"], fit.get("validation", [])
     problem = _problem(config, train)
-    train, test, validation = (
-        [(place, problem.adapt(row)) for place, row in rows] for rows in (train, test, validation)
-    )
-    for split, rows in (("train", train), ("test", test), ("validation", validation)):
-        _check_rows(problem, split, rows)
+    for split, rows in fit.items():
+        _check_labels(problem, split, rows)
     labelled = isinstance(problem, Classification)
 
     def stratum(row: Example) -> str:
@@ -124,6 +128,7 @@ def select(config: DataConfig) -> Selection:
         test=take_in_proportion(tested, config.test_rows or len(tested), config.seed, stratum),
         validation=shuffled(held_out, config.seed),
         duplicates=len(train) - len(unique),
+        left_out=dict(left_out),
     )
 
 
@@ -137,7 +142,7 @@ def _problem(config: DataConfig, train: Located) -> Problem:
     return problem
 
 
-def _check_rows(problem: Problem, split: str, rows: Located) -> None:
+def _check_labels(problem: Problem, split: str, rows: Located) -> None:
     labels = set(problem.config.labels)
     unseen = sorted({row.target for _, row in rows} - labels) if labels else []
     if unseen:
@@ -147,13 +152,6 @@ def _check_rows(problem: Problem, split: str, rows: Located) -> None:
             mend=f"the training rows have {_listed(sorted(labels))}; add rows of the new ones to data.train "
             f"or take them out of data.{split}; if these are no labels, choose another --data.problem=NAME",
         )
-    faults = [f"{place}: {fault}" for place, row in rows if (fault := problem.fault(row))]
-    refuse(
-        faults,
-        field=f"data.{split}",
-        mend=f"these rows do not fit the problem {problem.config.name!r}: mend or remove them, or choose "
-        "another with --data.problem=NAME",
-    )
 
 
 def _hold_out(config: DataConfig, pool: Sequence[Example], stratum: Stratum) -> list[Example]:
@@ -217,7 +215,7 @@ def inputs(config: DataConfig) -> DataInputs:
     """What the stage's cache key depends on beside its configuration. Raises UserError as reading does."""
 
     def content(split: str) -> str:
-        return content_of(read_located(config, split) if getattr(config, split) else [])
+        return content_of(read_cells(config, split, Counter()) if getattr(config, split) else [])
 
     code = problem_code(ProblemConfig(name=config.problem))
     return DataInputs(

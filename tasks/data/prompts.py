@@ -4,10 +4,11 @@ A verified answer to a test question, trained on, would make the test say nothin
 questions more often than one thinks: of sums of two numbers of two digits there are 16,200.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tasks.core.errors import UserError
 from tasks.core.examples import Example, content_id, read_examples, write_rows
@@ -16,9 +17,8 @@ from tasks.core.run import Run
 from tasks.core.stage import Report, Stage
 from tasks.data import preparing
 from tasks.data.config import DataConfig
-from tasks.data.faults import refuse
 from tasks.data.preparing import PreparedData, content_of
-from tasks.data.reading import read_located
+from tasks.data.sound_rows import cautions, fitting, read_cells
 from tasks.data.subset import shuffled
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.load import load_problem
@@ -43,13 +43,18 @@ class PreparedPrompts(BaseModel):
     duplicates: int
     held_out: int
     """Questions that were left out because a test or validation row asks the same."""
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Rows that were left out for what they are, by reason."""
 
     def cautions(self) -> list[str]:
         """What a reader of the results should know."""
-        if not self.held_out:
-            return []
-        total = self.prompts.rows + self.held_out
-        return [f"{self.held_out} of {total} prompts were left out: test or validation rows ask the same."]
+        found = cautions(self.left_out, "Prompts")
+        if self.held_out:
+            total = self.prompts.rows + self.held_out
+            found.append(
+                f"{self.held_out} of {total} prompts were left out: test or validation rows ask the same."
+            )
+        return found
 
 
 def check(config: DataConfig, address: str, *, answered: bool) -> None:
@@ -58,7 +63,9 @@ def check(config: DataConfig, address: str, *, answered: bool) -> None:
     chosen = preparing.check(config, address)
     if address:
         problem = load_problem(chosen.problem)
-        _apart(_read(config.asking(address), problem, answered), [*chosen.test, *chosen.validation])
+        _apart(
+            _read(config.asking(address), problem, answered, Counter()), [*chosen.test, *chosen.validation]
+        )
 
 
 def ask(run: Run, config: DataConfig, address: str, data: PreparedData, *, answered: bool) -> PreparedPrompts:
@@ -71,7 +78,7 @@ def ask(run: Run, config: DataConfig, address: str, data: PreparedData, *, answe
 
 def inputs(config: DataConfig, data: PreparedData, *, answered: bool) -> PromptInputs:
     """What the stage's cache key depends on beside its configuration. Raises UserError as reading does."""
-    content = content_of(read_located(config, "train", field=FIELD, answered=answered))
+    content = content_of(read_cells(config, "train", Counter(), field=FIELD, answered=answered))
     held_out = [data.test, *([data.validation] if data.validation else [])]
     return PromptInputs(rows=content, answered=answered, problem=data.problem, held_out=held_out)
 
@@ -79,7 +86,8 @@ def inputs(config: DataConfig, data: PreparedData, *, answered: bool) -> PromptI
 def choose(config: DataConfig, inputs: PromptInputs, out: Path, report: Report) -> PreparedPrompts:
     """Write prompts.jsonl, in an order that the seed decides, whatever the file's is. Raises UserError for rows that
     the problem cannot ask, and when every question is held out."""
-    rows = _read(config, load_problem(inputs.problem), inputs.answered)
+    left_out: Counter[str] = Counter()
+    rows = _read(config, load_problem(inputs.problem), inputs.answered, left_out)
     unique = list({row.id: row for row in rows}.values())
     held_out = [row for ref in inputs.held_out for row in read_examples(ref)]
     kept = _apart(unique, held_out)
@@ -87,21 +95,13 @@ def choose(config: DataConfig, inputs: PromptInputs, out: Path, report: Report) 
         prompts=write_rows(out / "prompts.jsonl", shuffled(kept, config.seed)),
         duplicates=len(rows) - len(unique),
         held_out=len(unique) - len(kept),
+        left_out=dict(left_out),
     )
 
 
-def _read(config: DataConfig, problem: Problem, answered: bool) -> list[Example]:
-    located = read_located(config, "train", field=FIELD, answered=answered)
-    rows = [(place, problem.adapt(row)) for place, row in located]
-    # Without an answer nothing but the question counts, and that is not empty.
-    faults = [
-        f"{place}: {fault}"
-        for place, row in rows
-        if (answered or row.target) and (fault := problem.fault(row))
-    ]
-    mend = f"these rows do not fit the problem {problem.config.name!r}: mend or remove them"
-    refuse(faults, field=FIELD, mend=mend)
-    return [row for _, row in rows]
+def _read(config: DataConfig, problem: Problem, answered: bool, left_out: Counter[str]) -> list[Example]:
+    located = read_cells(config, "train", left_out, field=FIELD, answered=answered)
+    return [row for _, row in fitting(config, problem, located, FIELD, left_out, answered=answered)]
 
 
 def _apart(rows: Iterable[Example], held_out: Iterable[Example]) -> list[Example]:

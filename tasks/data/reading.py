@@ -39,17 +39,27 @@ class BadCell(Exception):
 def read_located(
     config: Columns, split: str, *, field: str = "", answered: bool = True
 ) -> list[tuple[str, Example]]:
-    """The rows of a split ("train", "test", "validation") in their order, each with the place it stands at. Without a
+    """The rows of `read_checked`. Raises UserError as that does, and for cells that are at fault, naming up to five
+    places."""
+    located, faults = read_checked(config, split, field=field, answered=answered)
+    refuse(faults, field=field or f"data.{split}", mend="fill or remove these rows")
+    return located
+
+
+def read_checked(
+    config: Columns, split: str, *, field: str = "", answered: bool = True
+) -> tuple[list[tuple[str, Example]], list[str]]:
+    """The rows of a split ("train", "test", "validation") in their order, each with the place it stands at, and what is
+    wrong with those whose cells are empty, null, lists or objects. Numbers and truth values become text. Without a
     column for it, the target is empty; so it is, unless rows have to be `answered`, where the rows or one of them have
     none.
 
-    Raises UserError naming the field (the split's, unless another is given) and up to five places: for a source that
-    cannot be read, a column that does not exist, and cells that are empty, null, lists or objects. Numbers and truth
-    values become text.
+    Raises UserError naming the field (the split's, unless another is given) for a source that cannot be read, and a
+    column that does not exist.
     """
     field, address = field or f"data.{split}", getattr(config, split)
     if address.startswith(GYM_PREFIX):
-        return read_gym(address, field)
+        return read_gym(address, field), []
     columns = [column for column in (config.input, config.target, config.choices) if column]
     split = split if split in HUB_SPLITS else "train"
     rows = read_rows(address, field, split=split, columns=columns)
@@ -65,8 +75,7 @@ def read_located(
             faults.append(f"{place}, {error}")
         else:
             located.append((place, example))
-    refuse(faults, field=field, mend="fill or remove these rows")
-    return located
+    return located, faults
 
 
 def read_rows(address: str, field: str, *, split: str, columns: Sequence[str] = ()) -> list[Row]:

@@ -1,5 +1,6 @@
 """What lies at a data location: the rows of every file that can be read, and the files that cannot, with the reason."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from tasks.data.faults import MOST_SHOWN
 from tasks.data.formats import SUFFIXES, suffix
 from tasks.data.gym import PREFIX as GYM
 from tasks.data.hub import PREFIX as HUB
-from tasks.data.reading import read_located
+from tasks.data.sound_rows import read_cells
 from tasks.data.sources import data_files
 from tasks.problems.base import ProblemConfig
 from tasks.problems.classification import Classification
@@ -44,13 +45,14 @@ def look(location: str, data: DataConfig, known_labels: Iterable[str] = ()) -> F
 
     A folder in which nothing has arrived yet holds no row. A file is broken when any of its rows is, when it lacks a
     column, or when a label of it differs from a known one only in case or spaces: half a file is not what its author
-    meant. Raises UserError when the location itself cannot be read.
+    meant, unless `data.faulty` says that such rows are left out. Raises UserError when the location itself cannot be
+    read.
     """
     labels, rows, broken = set(known_labels), list[Example](), list[BrokenFile]()
     for name in _names(location):
         try:
-            found = [row for _, row in read_located(data.model_copy(update={"train": name}), "train")]
-            _check_rows(data, found, labels)
+            one = data.model_copy(update={"train": name})
+            found = _usable(data, [row for _, row in read_cells(one, "train", Counter())], labels)
         except UserError as error:
             broken.append(BrokenFile(file=name, reason=error.fault))
             continue
@@ -78,17 +80,16 @@ def _names(location: str) -> list[str]:
         raise
 
 
-def _check_rows(data: DataConfig, rows: list[Example], labels: set[str]) -> None:
-    """Raise UserError for rows that the problem cannot use."""
+def _usable(data: DataConfig, rows: list[Example], labels: set[str]) -> list[Example]:
+    """The rows that the problem can use. Raises UserError where there are others that `data.faulty` does not drop, and
+    for labels that are nearly the same."""
     named = ProblemConfig(name=data.problem, instruction=data.instruction)
     problem = load_problem(named)
     if isinstance(problem, Classification):
         every = tuple(sorted(labels | {row.target for row in rows}))
         problem = load_problem(named.model_copy(update={"labels": every}))
-    faults = [
-        f"row {number}: {fault}"
-        for number, row in enumerate(rows, 1)
-        if (fault := problem.fault(problem.adapt(row)))
-    ]
-    if faults:
-        raise UserError("; ".join(faults[:MOST_SHOWN]), field=FIELD)
+    faults = {number: problem.fault(problem.adapt(row)) for number, row in enumerate(rows, 1)}
+    found = [f"row {number}: {fault}" for number, fault in faults.items() if fault]
+    if found and data.faulty == "refuse":
+        raise UserError("; ".join(found[:MOST_SHOWN]), field=FIELD)
+    return [row for number, row in enumerate(rows, 1) if not faults[number]]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
 from tasks.data.config import DataConfig
 from tasks.data.gym import PREFIX as GYM
-from tasks.data.reading import read_located
+from tasks.data.sound_rows import read_cells
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import problem_code
 from tasks.retrain.location import FIELD, BrokenFile, Found, look
@@ -129,7 +130,7 @@ def _sources(config: NewRowsConfig, rows: Sequence[DatasetRef], begun: bool) -> 
     labels = {row.target for row in first} | {row.target for ref in rows for row in read_examples(ref)}
     found = look(config.location, config.data, labels)
     splits = ["test"] + ["validation"] * bool(config.data.validation)
-    held_out = {row.input for split in splits for _, row in read_located(config.data, split)}
+    held_out = {row.input for split in splits for _, row in read_cells(config.data, split, Counter())}
     return Found([*first, *found.rows], found.broken), held_out
 
 
@@ -140,7 +141,7 @@ def _first_rows(data: DataConfig) -> list[Example]:
             field="data.train",
             mend="give a file of rows, and a problem such as numeric or exact_match",
         )
-    return [row for _, row in read_located(data, "train")]
+    return [row for _, row in read_cells(data, "train", Counter())]
 
 
 def _content(found: Found, held_out: set[str]) -> str:

@@ -41,6 +41,8 @@ class PreferenceConfig(Config):
     faulty: Literal["refuse", "drop"] = "refuse"
     """What becomes of rows that are no pair (two equal sides, an empty answer, two dialogues that differ before their
     last turn): an error that names them, or leave them out and count them."""
+    longest_prompt: int = Field(0, ge=0)
+    """Leave out pairs whose prompt has more characters, all its turns together, and count them; 0 takes all."""
     rows: int = Field(0, ge=0)
     """Learn from at most this many pairs; 0 takes all."""
     test_rows: int = Field(0, ge=0)

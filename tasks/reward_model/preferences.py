@@ -38,6 +38,8 @@ class PreparedPreferences(BaseModel):
     """Rows that prefer A to B where another one prefers B to A; both are left out."""
     faulty: int
     """Rows that are no pair (`faulty: drop`)."""
+    too_long: int
+    """Pairs whose prompt is longer than `longest_prompt`."""
     shared: int
     """Training pairs left out because `test` has their prompt."""
 
@@ -45,6 +47,7 @@ class PreparedPreferences(BaseModel):
         """What a reader of the results should know."""
         found = {
             "no pair (empty, equal or missing sides)": self.faulty,
+            "with a prompt that is too long": self.too_long,
             "contradicted by another row": self.contradictory,
             "repetitions": self.duplicates,
             "of a prompt that is tested on": self.shared,
@@ -74,6 +77,7 @@ def prepare(config: PreferenceConfig, out: Path) -> PreparedPreferences:
         duplicates=left_out["duplicate"],
         contradictory=left_out["contradictory"],
         faulty=left_out["faulty"],
+        too_long=left_out["too long"],
         shared=left_out["shared"],
     )
 
@@ -98,8 +102,8 @@ def select(config: PreferenceConfig) -> Selection:
         raise UserError(
             "no pair is left to learn from",
             field="preferences.train",
-            mend="give pairs of different answers to prompts that preferences.test has not; of answers with scores "
-            "an input needs two with different ones",
+            mend="give pairs of different answers to prompts that preferences.test has not, no longer than "
+            "preferences.longest_prompt; of answers with scores an input needs two with different ones",
         )
     if config.test and not held_out:
         raise UserError(
@@ -121,7 +125,14 @@ def _sound(config: PreferenceConfig, split: str, left_out: Counter[str]) -> list
             mend="mend or remove these rows, or leave them out with --preferences.faulty=drop",
         )
     left_out["faulty"] += len(read.faults)
-    return read.pairs
+    longest = config.longest_prompt
+    short = [pair for pair in read.pairs if not longest or _letters(pair) <= longest]
+    left_out["too long"] += len(read.pairs) - len(short)
+    return short
+
+
+def _letters(pair: Preference) -> int:
+    return sum(len(message["content"]) for message in pair.prompt)
 
 
 def _consistent(pairs: Sequence[Preference], left_out: Counter[str]) -> list[Preference]:

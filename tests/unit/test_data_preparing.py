@@ -52,6 +52,42 @@ def test_test_rows_that_are_training_rows_are_counted_and_kept(config, tmp_path)
     assert (data.test_rows_in_train, data.test.rows) == (3, 6)
 
 
+def dialogue(words, reply="Yes."):
+    return {"input": f"\n\nHuman: {words}\n\nAssistant: {reply}"}
+
+
+def test_rows_that_do_not_fit_and_long_ones_are_left_out_and_counted(config, tmp_path):
+    train = [dialogue("a" * 20), dialogue("b" * 21), dialogue("c", ""), dialogue("d"), {"input": None}]
+    test = [dialogue("e" * 40), dialogue("f")]
+    whole = {"problem": "dialogue", "target": "input", "faulty": "drop"}
+    wanted = config(train, test, **whole, longest_input=len("\n\nHuman: ") + 20)
+    data = prepare(wanted, tmp_path / "out")
+    assert sorted(row.input[9:] for row in read_examples(data.train)) == ["a" * 20, "d"]
+    assert [row.input[9:] for row in read_examples(data.test)] == ["f"]
+    assert sum(data.left_out.values()) == 4
+    assert data.cautions() == [
+        "Rows of the data that were left out: 2 do not fit the problem, 2 have an input of more than 29 characters."
+    ]
+    assert prepare(config(train, test, **whole), tmp_path / "all").cautions() == [
+        "Rows of the data that were left out: 2 do not fit the problem."
+    ]
+    for number, what in ((5, "is null"), (3, "the reply is empty")):
+        with pytest.raises(UserError, match=f"line {number}.*{what}") as caught:
+            check(config(train[:number], test, **whole | {"faulty": "refuse"}))
+        assert "--data.faulty=drop" in caught.value.mend
+    with pytest.raises(UserError, match="no row is left: 1 do not fit the problem, 1 have") as caught:
+        check(config([dialogue("a", ""), dialogue("b")], test, **whole, longest_input=5))
+    assert caught.value.field == "data.train"
+
+
+def test_labels_are_those_of_the_rows_that_are_left(config, tmp_path):
+    train = [{"input": "short", "target": "a"}, {"input": "much longer", "target": "b"}]
+    test = [{"input": "x", "target": "a"}, {"input": "y", "target": "b"}]
+    assert prepare(config(train, test[:1], longest_input=5), tmp_path / "out").problem.labels == ("a",)
+    with pytest.raises(UserError, match="labels that no training row has: b"):
+        check(config(train, test, longest_input=5))
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"seed_per_label": 2}, {"seed_rows": 7}, {"validation_fraction": 0.3}]
 )

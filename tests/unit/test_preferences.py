@@ -96,6 +96,18 @@ def test_columns_can_have_other_names(read):
     assert read([cells], **names) == [make_preference([user("Is it far?")], "No.", "Yes.")]
 
 
+def test_pairs_with_a_prompt_that_is_too_long_are_left_out_and_counted(config, tmp_path):
+    longest = sum(len(turn["content"]) for turn in DIALOGUE)
+    pairs = [row(DIALOGUE), row([*DIALOGUE[:2], user("To the sea!!")])]
+    whole = config(pairs, test_fraction=0.0)
+    data = prepare(whole.model_copy(update={"longest_prompt": longest}), tmp_path / "short")
+    assert read_preferences(data.train) == [make_preference(DIALOGUE, "No.", "Yes.")]
+    assert data.cautions() == ["Preference rows that were left out: 1 with a prompt that is too long."]
+    assert prepare(whole, tmp_path / "all").train.rows == 2
+    error = refused(whole.model_copy(update={"longest_prompt": longest - 1}))
+    assert (error.field, "preferences.longest_prompt" in error.mend) == ("preferences.train", True)
+
+
 def scored(*answers, input="Is it far?"):
     return [{"input": input, "completion": answer, "score": score} for answer, score in answers]
 

@@ -175,6 +175,16 @@ def test_a_row_the_problem_cannot_use_breaks_its_file(place):
     assert texts(found) == [("1 + 1?", "2")]
 
 
+def test_rows_at_fault_are_left_out_of_their_file_where_the_data_say_so(place):
+    place.data = place.data.model_copy(update={"problem": "numeric", "faulty": "drop"})
+    for name, rows in (("train", [("1 + 1?", "2"), ("0 + 1?", "")]), ("test", [("3 + 1?", "4"), ("", "1")])):
+        Path(getattr(place.data, name)).write_text(lines(rows))
+    place.drop("one.jsonl", ("2 + 2?", "four"), ("2 + 3?", "5"), ("2 + 4?", ""))
+    found = place.find()
+    assert found.broken == []
+    assert sorted(texts(found)) == [("1 + 1?", "2"), ("2 + 3?", "5")]
+
+
 def test_two_versions_made_at_once_are_joined_without_losing_a_row(place):
     first = place.find()
     place.drop("one.jsonl", ("snow?", "weather"))
