@@ -26,6 +26,7 @@ from tasks.ppo.config import PPOConfig
 from tasks.ppo.group_config import GroupConfig
 from tasks.ppo.merge import MergeConfig, MergeInputs
 from tasks.ppo.roles_config import RolesConfig
+from tasks.ppo.rollout_config import RolloutConfig
 from tasks.ppo.stage import PolicyTrainingInputs
 from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.report.records import IterationRecord, LoopRecord, PolicyRecord
@@ -67,6 +68,8 @@ class PERLConfig(FlowConfig):
     """How the policy is optimised."""
     group: GroupConfig = GroupConfig()
     """`ppo.algorithm: rloo` or `grpo`: the groups of responses that are compared."""
+    rollouts: RolloutConfig = RolloutConfig()
+    """What samples responses."""
     checkpoint_steps: int = Field(10, ge=1, json_schema_extra=PLACEMENT)
     """A killed training goes on from a checkpoint at most this many steps old."""
     training: TrainingConfig = TrainingConfig()

@@ -6,6 +6,7 @@ from tasks.core.errors import UserError
 from tasks.ppo import config as ppo_config
 from tasks.ppo import sharding
 from tasks.ppo.group_config import check_group
+from tasks.ppo.rollout_config import check_followed
 from tasks.sft.config import check_sharing
 
 TRAININGS = {"fine-tune": "training", "reward": "reward_model", "ppo": "ppo"}
@@ -28,6 +29,7 @@ def check_trainings(config: Any, processes: int) -> None:
             continue
         ppo_config.check_processes(config.ppo, processes)
         sharding.check(config.ppo, config.roles, processes)
+        check_followed(config.rollouts, config.ppo, config.roles, processes)
         check_group(config.ppo, config.group)
 
 

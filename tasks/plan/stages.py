@@ -9,6 +9,7 @@ from tasks.core.config import Config
 from tasks.core.errors import UserError
 from tasks.core.generators.load import EngineConfig
 from tasks.plan.architecture import Architecture
+from tasks.plan.beside_vllm import beside_vllm
 from tasks.plan.generating import scoring, writing
 from tasks.plan.known_models import architecture_of
 from tasks.plan.memory import Machine, Memory
@@ -86,6 +87,8 @@ def _stages(config: Any, machine: Machine, prompt: int) -> Iterator[StagePlan]:
     yield from _answering(config, shape, alone, prompt)
     if perl:
         ppo = policy_training(shape, config.ppo, config.roles, _reward(config), machine, prompt=prompt)
+        number, length = machine.bytes_of(config.roles.precision), prompt + config.ppo.max_new_tokens
+        ppo = beside_vllm(ppo, config.rollouts, shape, number, length=length)
         yield StagePlan("ppo", ppo, "ppo", shape, "ppo")
 
 

@@ -1,8 +1,10 @@
 """Stage: train a policy on rewards by PPO, REINFORCE, RLOO or GRPO, with adapters (PERL) or in full."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -19,7 +21,7 @@ from tasks.ppo.group_relative import GroupPolicy, load_group_policy, train_group
 from tasks.ppo.masked import process_count
 from tasks.ppo.processes import from_first, join_processes, process_number
 from tasks.ppo.roles import LanguageModelRoles
-from tasks.ppo.sampling import PolicySampler
+from tasks.ppo.sampling import PolicySampler, SampledPrompts, Sampler
 from tasks.ppo.saving import save_policy
 from tasks.ppo.scores import Failures, Score, by_reward_model, by_role, by_verifier
 from tasks.ppo.sharding import whole_weights
@@ -93,16 +95,15 @@ def run(
         check_bases(inputs.model, reward)
     examples = read_examples(inputs.prompts)
     roles: GroupPolicy | LanguageModelRoles
+    room: SampledPrompts
     if group_relative:
         roles = load_group_policy(config.ppo, config.group, config.roles, inputs.model)
-        sampler = roles.sampler(config.ppo, tokenizer)
+        room = roles.sampler(config.ppo, tokenizer)
     else:
         roles = load_roles(config.roles, inputs.model, reward, temperature=config.ppo.temperature)
-        sampler = PolicySampler(
-            roles, tokenizer, max_new_tokens=config.ppo.max_new_tokens, seed=config.ppo.seed
-        )
+        room = SampledPrompts(roles, config.ppo.max_new_tokens)
     asked = [Prompt(example, render(tokenizer, problem.prompt(example))) for example in examples]
-    prompts = [prompt for prompt in asked if sampler.fits(len(prompt.tokens))]
+    prompts = [prompt for prompt in asked if room.fits(len(prompt.tokens))]
     if not prompts:
         raise UserError(
             f"none of {len(asked)} prompts fits into the model's context with {config.ppo.max_new_tokens} new tokens",
@@ -119,9 +120,11 @@ def run(
         )
     else:
         score = by_role(roles) if reward else _score(config, inputs, problem, tokenizer, failures)
-        trained = train_policy(
-            config.ppo, roles, sampler, score, prompts, checkpoints, every, timed, failures
-        )
+        asking = (config, roles, tokenizer, inputs.model, prompts, out.parent / "adapter")
+        with closing(_sampler(*asking)) as sampler:
+            trained = train_policy(
+                config.ppo, roles, sampler, score, prompts, checkpoints, every, timed, failures
+            )
         with whole_weights(trained.optimizer):
             if process_number() == 0:
                 saved = save_policy(roles, tokenizer, folder, inputs.model)
@@ -141,6 +144,33 @@ def run(
     )
     from_first(result.model_dump(mode="json"))
     return result
+
+
+def _sampler(
+    config: PolicyTrainingConfig,
+    roles: LanguageModelRoles,
+    tokenizer: Any,
+    base: ModelRef,
+    prompts: Sequence[Prompt],
+    folder: Path,
+) -> Sampler:
+    length, seed = config.ppo.max_new_tokens, config.ppo.seed
+    if config.rollouts.engine == "policy":
+        return PolicySampler(roles, tokenizer, max_new_tokens=length, seed=seed)
+    from tasks.ppo.vllm_sampling import VLLMSampler
+
+    return VLLMSampler(
+        roles,
+        tokenizer,
+        base,
+        folder,
+        max_new_tokens=length,
+        seed=seed,
+        longest_prompt=max(len(prompt.tokens) for prompt in prompts),
+        rank=config.roles.adapter.rank,
+        memory=config.rollouts.memory,
+        precision=config.roles.precision,
+    )
 
 
 def _beside_policy(config: PolicyTrainingConfig, inputs: PolicyTrainingInputs) -> ModelRef | None:

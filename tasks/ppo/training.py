@@ -18,7 +18,7 @@ from tasks.ppo.optimizer import make_optimizer, set_learning_rates
 from tasks.ppo.processes import share
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.running_moments import RunningMoments
-from tasks.ppo.sampling import PolicySampler
+from tasks.ppo.sampling import Sampler
 from tasks.ppo.scores import Failures, Score
 from tasks.ppo.sharding import ShardedOptimizer, whole_weights
 from tasks.ppo.warning_signs import ENDING, said_of_steps, warning_signs
@@ -49,7 +49,7 @@ class Trained:
 def train_policy(
     config: PPOConfig,
     roles: LanguageModelRoles,
-    sampler: PolicySampler,
+    sampler: Sampler,
     score: Score,
     prompts: Sequence[Prompt],
     checkpoints: Path,

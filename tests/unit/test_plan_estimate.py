@@ -11,6 +11,7 @@ from flows.rest import ReSTConfig
 from tasks.base_model import ModelConfig
 from tasks.core.config import Config
 from tasks.core.errors import UserError
+from tasks.plan.accepted import is_accepted
 from tasks.plan.estimate import estimate_in, estimates
 from tasks.plan.generating import writing
 from tasks.plan.known_models import architecture_of
@@ -209,6 +210,23 @@ def test_devices_that_train_a_policy_share_what_it_writes(devices, rows):
     found = estimate_in(layout, config, replace(GPU, processes=devices), 80.0, fast, WRITTEN, prompt=64)
     assert found.hours["ppo"] * 3600 == pytest.approx(3 * 64 * 10 / (rows * devices) * 2 * PARAMETERS / 5e10)
     assert inspect.signature(PolicySampler).parameters["batch_size"].default == 32
+
+
+def test_a_policy_s_training_has_the_rest_of_a_device_that_vllm_takes_a_share_of():
+    config, found = large(PERLConfig()), {}
+    for share in (0.0, 0.03, 0.5, 0.9):
+        asked = {"rollouts.engine": "vllm", "rollouts.memory": share} if share else {}
+        (stage,) = (one for one in plan_stages(changed(config, asked), GPU, prompt=512) if one.name == "ppo")
+        found[share] = stage.memory
+    alone, base = found[0.0], 2 * PARAMETERS
+    assert found[0.5].total == pytest.approx(alone.total / 0.5)
+    assert found[0.9].total == pytest.approx(alone.total / 0.1)
+    assert found[0.5].weights == alone.weights + base
+    # So small a share of what the training needs would not hold the base: the device has to be larger.
+    assert base < 0.03 * found[0.03].total < 1.1 * base
+    assert found[0.5].lasting - alone.lasting == pytest.approx(found[0.5].total - alone.total)
+    two = changed(config, {"rollouts.engine": "vllm"})
+    assert (is_accepted(two, 1), is_accepted(two, 2), is_accepted(config, 2)) == (True, False, True)
 
 
 def test_vllm_spreads_weights_and_cache_over_gpus_that_are_paid_for():

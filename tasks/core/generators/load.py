@@ -28,6 +28,11 @@ class EngineConfig(Config):
     """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32."""
     tensor_parallel: int = Field(1, ge=1, le=64, json_schema_extra=PLACEMENT)
     """GPUs that the weights are spread over (vLLM)."""
+    memory: float = Field(0.9, gt=0.0, le=1.0, json_schema_extra=PLACEMENT)
+    """Share of a GPU that is taken for weights and key-value cache (vLLM)."""
+    context: int = Field(0, ge=0, le=100_000_000)
+    """The most tokens of a prompt and its completion together (vLLM): the cache must have room for so many. 0 takes all
+    that the model allows."""
     endpoint: EndpointConfig = EndpointConfig()
     """The server, for `openai`."""
     compressor: CompressorConfig = CompressorConfig()
@@ -66,7 +71,13 @@ def _load_engine(config: EngineConfig, model: ModelRef | None, field: str) -> Ge
     if config.engine == "vllm":
         from tasks.core.generators.vllm import VLLMGenerator
 
-        return VLLMGenerator(model, precision=config.precision, tensor_parallel=config.tensor_parallel)
+        return VLLMGenerator(
+            model,
+            precision=config.precision,
+            tensor_parallel=config.tensor_parallel,
+            memory=config.memory,
+            context=config.context,
+        )
     return load_local(model, config)
 
 

@@ -23,7 +23,7 @@ from tasks.core.store import fetch
 if TYPE_CHECKING:
     from vllm import RequestOutput
 
-_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values vLLM takes for `max_lora_rank`."""
 
 
@@ -34,8 +34,17 @@ class VLLMGenerator:
     over several of this machine; for one that needs several machines start a vLLM server and use the engine `openai`.
     """
 
-    def __init__(self, model: ModelRef, *, precision: Precision = "auto", tensor_parallel: int = 1) -> None:
-        """Load the weights; an adapter goes on top of its base.
+    def __init__(
+        self,
+        model: ModelRef,
+        *,
+        precision: Precision = "auto",
+        tensor_parallel: int = 1,
+        memory: float = 0.9,
+        context: int = 0,
+    ) -> None:
+        """Load the weights; an adapter goes on top of its base. `memory` is the share of a GPU that is taken, `context`
+        the most tokens that a prompt and its completion have together (0: as many as the model allows).
 
         Raises UserError when vLLM is not installed or the adapter's rank is more than it takes.
         """
@@ -56,11 +65,14 @@ class VLLMGenerator:
             self._adapter = LoRARequest("adapter", 1, str(adapter))
         self.usage = Usage()
         self._tokenizer = load_tokenizer(model)
-        self._context = _context(fetch(base))
+        allowed = _context(fetch(base))
+        self._context = min(context, allowed or context) if context else allowed
         self._llm = vllm.LLM(
             model=str(fetch(base)),
             dtype=precision,
             tensor_parallel_size=tensor_parallel,
+            gpu_memory_utilization=memory,
+            max_model_len=self._context,
             trust_remote_code=bool(base.facts.get("trust_remote_code", False)),
             **options,
         )
@@ -120,6 +132,10 @@ class VLLMGenerator:
             progress(len(prompts), len(prompts))
         return completions
 
+    def close(self) -> None:
+        """End vLLM's own process; what it holds is free then."""
+        self._llm.llm_engine.engine_core.shutdown()
+
 
 def _context(model: Path) -> int | None:
     """The tokens that the context of the model in a folder holds, which is vLLM's own limit by default."""
@@ -130,12 +146,16 @@ def _context(model: Path) -> int | None:
 
 
 def _lora_rank(adapter: Path) -> int:
-    """The least rank vLLM can reserve that holds this adapter; its own default, 16, refuses larger ones."""
-    rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-    fitting = [allowed for allowed in _LORA_RANKS if allowed >= rank]
+    rank: int = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    return reserved_rank(rank)
+
+
+def reserved_rank(rank: int) -> int:
+    """The least rank vLLM can reserve for an adapter of rank `rank`; its own default, 16, refuses larger ones."""
+    fitting = [allowed for allowed in LORA_RANKS if allowed >= rank]
     if not fitting:
         raise UserError(
-            f"vLLM takes adapters up to rank {_LORA_RANKS[-1]}, this one has {rank}",
+            f"vLLM takes adapters up to rank {LORA_RANKS[-1]}, this one has {rank}",
             field="engine",
             mend="Choose the engine transformers, which merges the adapter.",
         )
