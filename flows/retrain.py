@@ -100,6 +100,7 @@ def loop(run: FlowRun, config: RetrainConfig) -> PromotionResult:
         promotion,
         version,
         broken=found.broken,
+        left_out=found.left_out,
         iterations=trained.iterations,
         baselines=trained.baselines,
         metrics=trained.metrics | found.metrics(),
@@ -127,7 +128,8 @@ def _nothing_new(
     run.tracking.metrics(run.run_id, figures)
     words = ". ".join([*outcomes(others, name), "Nothing new: no row that was not seen before"])
     model, number = (champion.model, champion.number) if champion else (None, "")
-    facts: dict[str, Any] = {"broken": found.broken, "metrics": figures, "iterations": []}
+    facts: dict[str, Any] = {"broken": found.broken, "left_out": found.left_out, "metrics": figures}
+    facts["iterations"] = []
     return _result(run, words, stopped="nothing new", version=number, model=model, **facts)
 
 

@@ -11,6 +11,7 @@ from tasks.core.compression.compressor import Compressed, Compressor, Document
 from tasks.core.compression.config import CompressionConfig
 from tasks.core.compression.marked import read_marked
 from tasks.core.compression.token_classifier import load_token_classifier
+from tasks.core.credentials import Credential, take_credentials
 from tasks.core.errors import UserError
 from tasks.core.models import Precision
 
@@ -25,6 +26,8 @@ class CompressTextConfig(CompressionConfig):
     the one that was trained last in the store."""
     store: str = ""
     """The store to look in; empty takes LOOPWRIGHT_STORE, or `.loopwright/store`."""
+    credentials: tuple[Credential, ...] = ()
+    """Prefect's blocks with the store's keys, as in the flows."""
     marked: bool = False
     """Parts between <keep> and </keep> stay as they are; the tags go, and the parts do not count."""
     contexts: bool = False
@@ -48,6 +51,7 @@ def run_compress_text(arguments: Sequence[str]) -> int:
         raise UserError(
             "paragraphs and marked parts at once", field="contexts", mend="choose one of contexts and marked"
         )
+    take_credentials(config.credentials)
     documents = [read_marked(text) if config.marked else Document(text)]
     if not text.strip():
         sys.stdout.write(documents[0].text)

@@ -9,6 +9,7 @@ from tasks.augment.teacher import Teacher, TeacherConfig, load_teacher
 from tasks.compress import measuring
 from tasks.compress.arms import Arm
 from tasks.compress.measuring import MeasurementConfig, MeasurementInputs, MeasurementResult
+from tasks.core.artifacts import log
 from tasks.core.config import Config
 from tasks.core.references import ModelRef
 from tasks.core.run import Run
@@ -67,6 +68,8 @@ def measure(
     """Answer the test rows in every arm at every rate; each is a stage of its own, so that a killed run goes on."""
     prepared = run.stage(preparing.STAGE, data, preparing.inputs(data), label="data")
     run.dataset(prepared.test, "test")
+    for caution in prepared.cautions():
+        log(caution)
     model = (
         _fine_tuned(run, answers, config, prepared)
         if answers.fine_tune

@@ -128,7 +128,8 @@ def _fault(model: type[BaseModel], detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, list(field_names(model)), n=1, cutoff=0.6)
         return f"{name}: there is no such field" + (f"; did you mean {near[0]}?" if near else "")
-    shown = isinstance(detail["input"], str | int | float) and not name.endswith(NAMES_OF_KEYS)
+    key = name.endswith(NAMES_OF_KEYS) or name.split(".")[0] == "credentials"
+    shown = isinstance(detail["input"], str | int | float) and not key
     given = f" (given: {detail['input']!r})" if shown else ""
     return f"{name}: {detail['msg']}{given}" if name else f"{detail['msg']}"
 

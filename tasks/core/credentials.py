@@ -28,13 +28,20 @@ _OF_AWS = {
     "region_name": "AWS_DEFAULT_REGION",
     "profile_name": "AWS_PROFILE",
 }
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_ALONE = {_KEYS[0]: _KEYS[2:], "AWS_PROFILE": _KEYS}
+"""What is not to be mixed with variables of others: the first that is found decides."""
+_PUBLIC = ("_URL", "_REGION", "_PROFILE")
+TAKEN = "LOOPWRIGHT_TAKEN"
+"""The variable that tells processes and machines which others came from blocks."""
 _MEND = "make it on Prefect's page (Blocks), or see `prefect block ls` for those there are"
 
 
 def take_credentials(blocks: Sequence[str]) -> tuple[str, ...]:
-    """Set the environment variables that the blocks hold, over those of the same name, and return their names.
+    """Set the environment variables that the blocks hold, over those of the same name, and return their names. Of keys
+    of AWS nothing is left beside them that belongs to others: a session, say, or keys beside a profile.
 
-    Raises UserError for a block that does not exist or holds no variables; no message shows a value.
+    Raises UserError for a block that does not exist, cannot be read or holds no variables; no message shows a value.
     """
     if not blocks:
         return ()
@@ -42,13 +49,25 @@ def take_credentials(blocks: Sequence[str]) -> tuple[str, ...]:
     found: dict[str, str] = {}
     for block in blocks:
         found |= _variables(block)
+    for alone, others in _ALONE.items():
+        if alone in found:
+            found = (
+                dict.fromkeys(others, "") | found
+            )  # empty is as good as not set, and goes along to other machines
+            break
     changed = {name for name, value in found.items() if os.environ.get(name) != value}
-    os.environ |= found
+    os.environ |= found | {TAKEN: ",".join(found)}
     if (
         changed and "s3fs" in sys.modules
     ):  # it keeps file systems by their arguments, with the keys they began with
         sys.modules["s3fs"].S3FileSystem.clear_instance_cache()
     return tuple(found)
+
+
+def secret_names() -> set[str]:
+    """The variables that were taken, but for those that only say where a server is."""
+    taken = os.environ.get(TAKEN, "").split(",")
+    return {name for name in taken if not name.endswith(_PUBLIC) or "@" in os.environ.get(name, "")}
 
 
 def _variables(block: str) -> dict[str, str]:
@@ -65,6 +84,7 @@ def _variables(block: str) -> dict[str, str]:
 
 
 def _read(block: str, kind: str, name: str) -> Mapping[str, Any]:
+    import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
@@ -74,6 +94,12 @@ def _read(block: str, kind: str, name: str) -> Mapping[str, Any]:
     except ObjectNotFound as error:
         raise UserError(
             f"Prefect has no block {kind}/{name}", field="credentials", mend=f"{block}: {_MEND}"
+        ) from error
+    except (httpx.HTTPError, ValueError, RuntimeError) as error:  # away, refuses, no address, did not start
+        raise UserError(
+            f"{kind}/{name} cannot be read from Prefect: {error}",
+            field="credentials",
+            mend="look at PREFECT_API_URL, and PREFECT_API_AUTH_STRING or PREFECT_API_KEY where the server asks for it",
         ) from error
 
 

@@ -15,7 +15,7 @@ from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
 from tasks.data.config import DataConfig
 from tasks.data.gym import check_apart
-from tasks.data.sound_rows import Located, cautions, fitting, read_cells
+from tasks.data.sound_rows import Located, cautions, fitting, read_cells, words
 from tasks.data.subset import Stratum, shuffled, take_in_proportion, take_per_stratum
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.classification import Classification
@@ -202,20 +202,22 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def content_of(located: Located) -> str:
-    """A digest of what the rows say, in whatever order they come."""
+def content_of(config: DataConfig, split: str, *, field: str = "", answered: bool = True) -> str:
+    """A digest of what a split's rows say, in whatever order they come, and of how many have cells at fault."""
+    faulty: Counter[str] = Counter()
+    located = read_cells(config, split, faulty, field=field, answered=answered)
     # Beside what the id hangs on, a verifier's facts: another penalty is another task of the same words.
     lines = sorted(
         row.id + (json.dumps(row.facts, sort_keys=True) if row.facts else "") for _, row in located
     )
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join([*lines, words(faulty)]).encode()).hexdigest()
 
 
 def inputs(config: DataConfig) -> DataInputs:
     """What the stage's cache key depends on beside its configuration. Raises UserError as reading does."""
 
     def content(split: str) -> str:
-        return content_of(read_cells(config, split, Counter()) if getattr(config, split) else [])
+        return content_of(config, split) if getattr(config, split) else ""
 
     code = problem_code(ProblemConfig(name=config.problem))
     return DataInputs(

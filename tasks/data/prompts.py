@@ -78,7 +78,7 @@ def ask(run: Run, config: DataConfig, address: str, data: PreparedData, *, answe
 
 def inputs(config: DataConfig, data: PreparedData, *, answered: bool) -> PromptInputs:
     """What the stage's cache key depends on beside its configuration. Raises UserError as reading does."""
-    content = content_of(read_cells(config, "train", Counter(), field=FIELD, answered=answered))
+    content = content_of(config, "train", field=FIELD, answered=answered)
     held_out = [data.test, *([data.validation] if data.validation else [])]
     return PromptInputs(rows=content, answered=answered, problem=data.problem, held_out=held_out)
 

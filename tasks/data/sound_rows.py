@@ -54,17 +54,16 @@ def fitting(
             mend=f"these rows do not fit the problem {problem.config.name!r}: mend or remove them, leave them out with "
             "--data.faulty=drop, or choose another problem with --data.problem=NAME",
         )
+    longest, counted = config.longest_input, Counter[str]()
     sound = [(place, row) for place, row in rows if place not in faults]
-    left_out[FAULTY] += len(rows) - len(sound)
-    longest = config.longest_input
     short = [(place, row) for place, row in sound if not longest or len(row.input) <= longest]
-    left_out[TOO_LONG.format(longest)] += len(sound) - len(short)
-    if rows and not short:
-        raise UserError(
-            f"no row is left: {words(left_out)}",
-            field=field,
-            mend="give other rows, or a larger data.longest_input",
-        )
+    counted[FAULTY] = len(rows) - len(sound)
+    counted[TOO_LONG.format(longest)] = len(sound) - len(short)
+    left_out.update(counted)
+    if not short:
+        why = words(counted) or f"all {FAULTY}"
+        more = ", or a larger data.longest_input" if len(sound) else ""
+        raise UserError(f"no row is left: {why}", field=field, mend=f"give other rows{more}")
     return short
 
 

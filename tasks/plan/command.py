@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.core.command_line import read_config
 from tasks.core.config import Config
+from tasks.core.credentials import take_credentials
 from tasks.core.errors import UserError
 from tasks.plan.architecture import Architecture
 from tasks.plan.devices import DEVICES, Verdict, judge
@@ -70,6 +71,7 @@ def run_plan(
         raise UserError(f"there is no flow {name} to plan", mend=f"there are: {', '.join(flows)}")
     asked = _asked(arguments[1:])
     config: Any = read_config(configuration(name), f"python -m flows plan {name}", asked.rest)
+    take_credentials(config.credentials)
     planned_model(config)
     machine = CPU if asked.device == "cpu" else GPU
     machine = launched(machine, config.launch)

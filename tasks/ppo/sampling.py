@@ -121,7 +121,8 @@ class PolicySampler(SampledPrompts):
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end a response."""
     configured = model.generation_config.eos_token_id
-    return {end_of_turn(tokenizer), *(configured if isinstance(configured, list) else [configured])}
+    several = configured if isinstance(configured, list) else [configured]
+    return {end_of_turn(tokenizer), *(token for token in several if token is not None)}
 
 
 def _choose(

@@ -4,11 +4,13 @@ The update does not believe vLLM's arithmetic: log-probabilities of what was sam
 """
 
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.core.generators.vllm import reserved_rank
+from tasks.core.errors import UserError
+from tasks.core.generators.vllm import dtype_of, reserved_rank
 from tasks.core.models import Precision
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
@@ -44,16 +46,27 @@ class VLLMSampler(SampledPrompts):
         super().__init__(roles, max_new_tokens)
         self._seed, self._folder, self._padding = seed, folder, tokenizer.pad_token_id
         self._ends = sorted(end_tokens(roles.model, tokenizer))
-        self._llm = vllm.LLM(
-            model=str(fetch(base)),
-            dtype=precision,
-            enable_lora=True,
-            max_lora_rank=reserved_rank(rank),
-            gpu_memory_utilization=memory,
-            max_model_len=longest_prompt + max_new_tokens,
-            generation_config="vllm",  # not the model's own: what is sampled from is the policy as it is
-            trust_remote_code=bool(base.facts.get("trust_remote_code", False)),
-        )
+        # A training that is asked to end (SIGTERM to all its processes) finishes its step: vLLM is not to hear of it.
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            self._llm = vllm.LLM(
+                model=str(fetch(base)),
+                dtype=dtype_of(precision),
+                enable_lora=True,
+                max_lora_rank=reserved_rank(rank),
+                gpu_memory_utilization=memory,
+                max_model_len=longest_prompt + max_new_tokens,
+                generation_config="vllm",  # not the model's own: what is sampled from is the policy as it is
+                trust_remote_code=bool(base.facts.get("trust_remote_code", False)),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"vLLM does not start: {error}",
+                field="rollouts",
+                mend="give it another share of the GPU (rollouts.memory), or set rollouts.engine to policy",
+            ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
     def sample(self, prompts: Sequence[list[int]], *, step: int, streams: Sequence[int]) -> Rollout:
         """One response to each prompt, as `PolicySampler.sample`."""
@@ -81,6 +94,9 @@ class VLLMSampler(SampledPrompts):
         asked = [{"prompt_token_ids": prompt} for prompt in prompts]
         outputs = self._llm.generate(asked, parameters, use_tqdm=False, lora_request=adapter)
         answers = [output.outputs[0] for output in outputs]
+        ends = {answer.finish_reason for answer in answers}
+        if not ends <= {"stop", "length"}:
+            raise RuntimeError(f"vLLM gave up: {sorted(map(str, ends))}")
         return make_rollout(
             prompts,
             [list(answer.token_ids) for answer in answers],

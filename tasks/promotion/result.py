@@ -20,10 +20,13 @@ class PromotionResult(FlowResult):
     """The version of the registered model that it is about."""
     broken: list[BrokenFile] = Field(default_factory=list)
     """Files at the data location that were left out."""
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Rows of other files that were left out, by reason."""
 
     def summary(self) -> str:
         """The decision, the files left out, then the method's iterations and where everything is."""
         lines = [f"Left out: {one}" for one in self.broken]
+        lines += [f"Left out: {count:,} rows that {why}" for why, count in self.left_out.items() if count]
         places = "".join(f"{name:>9}  {place}\n" for name, place in self.places.items())
         rest = super().summary() if self.iterations else places
         return "\n".join([*lines, self.decision, rest])

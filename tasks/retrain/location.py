@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
@@ -13,7 +13,7 @@ from tasks.data.faults import MOST_SHOWN
 from tasks.data.formats import SUFFIXES, suffix
 from tasks.data.gym import PREFIX as GYM
 from tasks.data.hub import PREFIX as HUB
-from tasks.data.sound_rows import read_cells
+from tasks.data.sound_rows import FAULTY, TOO_LONG, read_cells
 from tasks.data.sources import data_files
 from tasks.problems.base import ProblemConfig
 from tasks.problems.classification import Classification
@@ -34,10 +34,12 @@ class BrokenFile(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """The rows of a location, file by file in order of name, and the files that cannot be used."""
+    """The rows of a location, file by file in order of name, the files that cannot be used, and how many rows were left
+    out of others, by reason."""
 
     rows: list[Example]
     broken: list[BrokenFile]
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def look(location: str, data: DataConfig, known_labels: Iterable[str] = ()) -> Found:
@@ -49,16 +51,19 @@ def look(location: str, data: DataConfig, known_labels: Iterable[str] = ()) -> F
     read.
     """
     labels, rows, broken = set(known_labels), list[Example](), list[BrokenFile]()
+    left_out = Counter[str]()
     for name in _names(location):
         try:
             one = data.model_copy(update={"train": name})
-            found = _usable(data, [row for _, row in read_cells(one, "train", Counter())], labels)
+            counted = Counter[str]()
+            found = _usable(data, [row for _, row in read_cells(one, "train", counted)], labels, counted)
         except UserError as error:
             broken.append(BrokenFile(file=name, reason=error.fault))
             continue
         rows += found
+        left_out += counted
         labels |= {row.target for row in found}
-    return Found(rows, broken)
+    return Found(rows, broken, left_out)
 
 
 def _names(location: str) -> list[str]:
@@ -80,16 +85,26 @@ def _names(location: str) -> list[str]:
         raise
 
 
-def _usable(data: DataConfig, rows: list[Example], labels: set[str]) -> list[Example]:
-    """The rows that the problem can use. Raises UserError where there are others that `data.faulty` does not drop, and
-    for labels that are nearly the same."""
+def _usable(data: DataConfig, rows: list[Example], labels: set[str], left_out: Counter[str]) -> list[Example]:
+    """The rows that the problem can use and that are not too long. Raises UserError where there are others that
+    `data.faulty` does not drop, and for labels that are nearly the same."""
     named = ProblemConfig(name=data.problem, instruction=data.instruction)
     problem = load_problem(named)
     if isinstance(problem, Classification):
         every = tuple(sorted(labels | {row.target for row in rows}))
         problem = load_problem(named.model_copy(update={"labels": every}))
-    faults = {number: problem.fault(problem.adapt(row)) for number, row in enumerate(rows, 1)}
+    adapted = [problem.adapt(row) for row in rows]
+    faults = {number: problem.fault(row) for number, row in enumerate(adapted, 1)}
     found = [f"row {number}: {fault}" for number, fault in faults.items() if fault]
     if found and data.faulty == "refuse":
         raise UserError("; ".join(found[:MOST_SHOWN]), field=FIELD)
-    return [row for number, row in enumerate(rows, 1) if not faults[number]]
+    longest = data.longest_input
+    short = [not longest or len(row.input) <= longest for row in adapted]
+    kept = [
+        row
+        for number, (row, fits) in enumerate(zip(rows, short, strict=True), 1)
+        if fits and not faults[number]
+    ]
+    left_out[FAULTY] += len(found)
+    left_out[TOO_LONG.format(longest)] += len(rows) - len(found) - len(kept)
+    return kept

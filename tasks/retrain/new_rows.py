@@ -56,12 +56,15 @@ class NewRows(BaseModel):
     held_out: int
     """Rows left out because the test or validation rows ask the same."""
     broken: list[BrokenFile]
+    left_out: dict[str, int]
+    """Rows of other files that were left out, by reason (`data.faulty`, `data.longest_input`)."""
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
         counts = {"new_rows": self.new, "train_rows": self.version.rows.rows, "held_out_rows": self.held_out}
         return {f"data/{name}": float(count) for name, count in counts.items()} | {
-            "data/broken_files": float(len(self.broken))
+            "data/broken_files": float(len(self.broken)),
+            "data/left_out_rows": float(sum(self.left_out.values())),
         }
 
 
@@ -114,6 +117,7 @@ def run(config: NewRowsConfig, inputs: NewRowsInputs, out: Path, report: Report)
         new=len(new),
         held_out=len(unseen) - len(new),
         broken=found.broken,
+        left_out=dict(found.left_out),
     )
 
 
@@ -126,28 +130,30 @@ def _after(
 
 def _sources(config: NewRowsConfig, rows: Sequence[DatasetRef], begun: bool) -> tuple[Found, set[str]]:
     """What the location holds (before the first version also `data.train`), and the inputs that are held out."""
-    first = [] if begun else _first_rows(config.data)
+    left_out = Counter[str]()
+    first = [] if begun else _first_rows(config.data, left_out)
     labels = {row.target for row in first} | {row.target for ref in rows for row in read_examples(ref)}
     found = look(config.location, config.data, labels)
     splits = ["test"] + ["validation"] * bool(config.data.validation)
     held_out = {row.input for split in splits for _, row in read_cells(config.data, split, Counter())}
-    return Found([*first, *found.rows], found.broken), held_out
+    return Found([*first, *found.rows], found.broken, found.left_out + left_out), held_out
 
 
-def _first_rows(data: DataConfig) -> list[Example]:
+def _first_rows(data: DataConfig, left_out: Counter[str]) -> list[Example]:
     if data.train.startswith(GYM):
         raise UserError(
             "tasks of reasoning-gym are made and do not arrive: there are no versions of them",
             field="data.train",
             mend="give a file of rows, and a problem such as numeric or exact_match",
         )
-    return [row for _, row in read_cells(data, "train", Counter())]
+    return [row for _, row in read_cells(data, "train", left_out)]
 
 
 def _content(found: Found, held_out: set[str]) -> str:
     value = [
         sorted({row.id for row in found.rows}),
         [one.model_dump() for one in found.broken],
+        sorted(found.left_out.items()),
         sorted(held_out),
     ]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()

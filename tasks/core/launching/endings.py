@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from tasks.core.credentials import secret_names
 from tasks.core.errors import DamagedArtifact, StageFailed, UserError
 from tasks.core.launching.job import ERROR, LAUNCHER_LOG, LOG, RESULT
 
@@ -58,11 +59,13 @@ def log_tail(job: Path) -> str:
 
 
 def mask_secrets(text: str) -> str:
-    """`text` with the value of every environment variable named like a secret replaced by its name."""
+    """`text` with the value of every environment variable that is named like a secret, or came from a block of
+    Prefect's, replaced by its name."""
+    taken = secret_names()
     secrets = {
         value: name
         for name, value in os.environ.items()
-        if name.upper().endswith(_SECRET_NAMES) and len(value) >= _SHORTEST_SECRET
+        if (name.upper().endswith(_SECRET_NAMES) or name in taken) and len(value) >= _SHORTEST_SECRET
     }
     # Longest first: a secret that contains another must not survive in part.
     for value in sorted(secrets, key=len, reverse=True):
