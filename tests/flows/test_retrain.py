@@ -149,7 +149,6 @@ def test_with_nothing_new_a_run_ends_at_once_and_loads_no_model(place):
     assert [one.number for one in place.registry().versions()] == ["1"]
 
 
-@pytest.mark.slow
 def test_a_kill_between_registration_and_alias_is_completed_by_the_next_run(place):
     place.drop("good.jsonl", messages(100, 48))
     assert place.killed() == -signal.SIGKILL
