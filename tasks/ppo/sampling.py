@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 MAX_BATCH_TOKENS = 32768
 
 
+class SamplingEnded(Exception):
+    """What samples beside the training has ended, and left no responses."""
+
+
 class Sampler(Protocol):
     """What draws a policy's responses."""
 

@@ -18,7 +18,7 @@ from tasks.ppo.optimizer import make_optimizer, set_learning_rates
 from tasks.ppo.processes import share
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.running_moments import RunningMoments
-from tasks.ppo.sampling import Sampler
+from tasks.ppo.sampling import Sampler, SamplingEnded
 from tasks.ppo.scores import Failures, Score
 from tasks.ppo.sharding import ShardedOptimizer, whole_weights
 from tasks.ppo.warning_signs import ENDING, said_of_steps, warning_signs
@@ -80,12 +80,32 @@ def train_policy(
     total, stopped = config.total_steps(), False
     # Streams are numbered over the whole batch: its responses do not hang on the number of processes.
     streams = share(config.batch_size)
+
+    def keep(step: int) -> None:
+        state = TrainingState(
+            step=step,
+            controller=controller.state_dict(),
+            moments=moments.state_dict(),
+            figures=figures,
+            failure=failures.reason,
+        )
+        save_checkpoint(checkpoints, state, roles, optimizer)
+
     with heeding_termination() as asked:
         for step in range(len(figures), total):
             places = batch_of(step, config.batch_size, len(prompts), config.seed)
             batch = [prompts[places[stream]] for stream in streams]
-            with whole_weights(optimizer):
-                rollout = sampler.sample([prompt.tokens for prompt in batch], step=step, streams=streams)
+            try:
+                with whole_weights(optimizer):
+                    rollout = sampler.sample([prompt.tokens for prompt in batch], step=step, streams=streams)
+            except SamplingEnded as error:
+                if not step or not asked():
+                    raise
+                if not (
+                    checkpoints / f"step-{step}"
+                ).exists():  # it heard what this process was asked as well
+                    keep(step)
+                raise EndedEarly(f"asked to end; there is a checkpoint of step {step}") from error
             scores = score(rollout, [prompt.example for prompt in batch])
             set_learning_rates(optimizer, config, step)
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -110,14 +130,7 @@ def train_policy(
                 break
             ends = asked()
             if ends or (step + 1) % checkpoint_steps == 0:
-                state = TrainingState(
-                    step=step + 1,
-                    controller=controller.state_dict(),
-                    moments=moments.state_dict(),
-                    figures=figures,
-                    failure=failures.reason,
-                )
-                save_checkpoint(checkpoints, state, roles, optimizer)
+                keep(step + 1)
             if ends:
                 raise EndedEarly(f"asked to end; there is a checkpoint of step {step + 1}")
     # From the figures, which are those of all steps in a resumed training as well.

@@ -4,9 +4,7 @@ The update does not believe vLLM's arithmetic: log-probabilities of what was sam
 """
 
 import shutil
-import signal
 from collections.abc import Sequence
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 from tasks.ppo.roles import LanguageModelRoles
 from tasks.ppo.rollout import Rollout, make_rollout
-from tasks.ppo.sampling import SampledPrompts, end_tokens
+from tasks.ppo.sampling import SampledPrompts, SamplingEnded, end_tokens
 from tasks.ppo.shared_base import POLICY
 
 
@@ -47,9 +45,6 @@ class VLLMSampler(SampledPrompts):
         super().__init__(roles, max_new_tokens)
         self._seed, self._folder, self._padding = seed, folder, tokenizer.pad_token_id
         self._ends = sorted(end_tokens(roles.model, tokenizer))
-        # A training that is asked to end (SIGTERM to all its processes) finishes its step: vLLM is not to hear of it.
-        resource_tracker.ensure_running()  # as it starts, it lets signals through again
-        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             self._llm = vllm.LLM(
                 model=str(fetch(base)),
@@ -67,14 +62,13 @@ class VLLMSampler(SampledPrompts):
                 field="rollouts",
                 mend="give it another share of the GPU (rollouts.memory), or set rollouts.engine to policy",
             ) from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
     def sample(self, prompts: Sequence[list[int]], *, step: int, streams: Sequence[int]) -> Rollout:
-        """One response to each prompt, as `PolicySampler.sample`."""
+        """One response to each prompt, as `PolicySampler.sample`. Raises SamplingEnded when vLLM does not finish."""
         from numpy.random import SeedSequence
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         self.check(prompts, step)
         parameters = [
@@ -94,11 +88,14 @@ class VLLMSampler(SampledPrompts):
         # vLLM knows an adapter by its number, and keeps the one of the step before no longer than it must.
         adapter = LoRARequest(f"step {step}", step + 1, str(self._folder / POLICY))
         asked = [{"prompt_token_ids": prompt} for prompt in prompts]
-        outputs = self._llm.generate(asked, parameters, use_tqdm=False, lora_request=adapter)
+        try:
+            outputs = self._llm.generate(asked, parameters, use_tqdm=False, lora_request=adapter)
+        except EngineDeadError as error:
+            raise SamplingEnded("vLLM has ended") from error
         answers = [output.outputs[0] for output in outputs]
         ends = {answer.finish_reason for answer in answers}
-        if not ends <= {"stop", "length"}:
-            raise RuntimeError(f"vLLM gave up: {sorted(map(str, ends))}")
+        if not ends <= {"stop", "length"}:  # asked to end, it gives up what is under way
+            raise SamplingEnded(f"vLLM gave up: {', '.join(sorted(map(str, ends)))}")
         return make_rollout(
             prompts,
             [list(answer.token_ids) for answer in answers],

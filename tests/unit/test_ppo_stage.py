@@ -15,6 +15,7 @@ from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.roles_config import RolesConfig
+from tasks.ppo.sampling import PolicySampler, SamplingEnded
 from tasks.ppo.stage import STAGE, PolicyTrainingInputs, PolicyTrainingResult
 from tasks.ppo.training import batch_of
 from tasks.ppo.training_config import PolicyTrainingConfig
@@ -110,6 +111,32 @@ def test_asked_to_end_it_ends_behind_a_checkpoint_and_in_the_last_step_as_ever(t
     assert steps == [1, 2, 3, 4, 5]
     assert last.step_s > 0
     assert (last.warnings, last.model.digest) == (whole.warnings, whole.model.digest)
+
+
+@pytest.mark.parametrize("at", [2, 3])  # there is a checkpoint of step 2 by then, and none of step 3
+def test_what_samples_beside_it_may_end_first_and_nothing_of_its_batch_is_learned(
+    tmp_path, tiny_ref, monkeypatch, at
+):
+    whole, sample = train(tmp_path / "whole", tiny_ref, None, by="problem"), PolicySampler.sample
+    ask = True
+
+    def ending(self, prompts, *, step, streams):
+        if step == at:
+            if ask:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise SamplingEnded("it heard of it first")
+        return sample(self, prompts, step=step, streams=streams)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicySampler, "sample", ending)
+        with pytest.raises(EndedEarly, match=f"step {at}"):
+            train(tmp_path / "ended", tiny_ref, None, by="problem")
+        ask = False
+        with pytest.raises(SamplingEnded):
+            train(tmp_path / "broken", tiny_ref, None, by="problem")
+    assert [path.name for path in (tmp_path / "ended" / "job" / "checkpoints").iterdir()] == [f"step-{at}"]
+    last = train(tmp_path / "ended", tiny_ref, None, by="problem")
+    assert last.model.digest == whole.model.digest
 
 
 @pytest.mark.parametrize("value", ["adapter", "trunk"])
