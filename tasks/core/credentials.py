@@ -51,15 +51,13 @@ def take_credentials(blocks: Sequence[str]) -> tuple[str, ...]:
         found |= _variables(block)
     for alone, others in _ALONE.items():
         if alone in found:
-            found = (
-                dict.fromkeys(others, "") | found
-            )  # empty is as good as not set, and goes along to other machines
+            # Empty is as good as not set, and goes along to other machines.
+            found = dict.fromkeys(others, "") | found
             break
     changed = {name for name, value in found.items() if os.environ.get(name) != value}
     os.environ |= found | {TAKEN: ",".join(found)}
-    if (
-        changed and "s3fs" in sys.modules
-    ):  # it keeps file systems by their arguments, with the keys they began with
+    if changed and "s3fs" in sys.modules:
+        # It keeps file systems by their arguments, with the keys that they began with.
         sys.modules["s3fs"].S3FileSystem.clear_instance_cache()
     return tuple(found)
 

@@ -101,9 +101,8 @@ def train_policy(
             except SamplingEnded as error:
                 if not step or not asked():
                     raise
-                if not (
-                    checkpoints / f"step-{step}"
-                ).exists():  # it heard what this process was asked as well
+                # It heard what this process was asked as well.
+                if not (checkpoints / f"step-{step}").exists():
                     keep(step)
                 raise EndedEarly(f"asked to end; there is a checkpoint of step {step}") from error
             scores = score(rollout, [prompt.example for prompt in batch])
