@@ -54,6 +54,12 @@ def check_processes(config: OptimiserConfig, processes: int, *, field: str) -> N
 def check_sharing(config: OptimiserConfig, processes: int, *, field: str) -> None:
     """The same of what hangs on the settings alone, whatever is installed here."""
     check_share(config.batch_size, processes, field="launch.processes")
+    if config.deepspeed and config.batching == "shared_prefix":
+        raise UserError(
+            "rows share a sequence only where every process holds the whole model without DeepSpeed",
+            field=f"{field}.batching",
+            mend="choose `length`, or leave deepspeed empty",
+        )
     if config.deepspeed:
         read_deepspeed(config.deepspeed, field=f"{field}.deepspeed")
         if config.method == "qlora":

@@ -34,8 +34,10 @@ class OptimiserConfig(Config):
     """Decoupled weight decay."""
     max_length: int = Field(1024, ge=8, le=1_048_576)
     """Longest row in tokens; longer ones lose the beginning of their input, never their answer."""
-    batching: Literal["length", "random", "packed"] = "length"
-    """Rows of similar length together (little padding), at random, or several rows packed into one sequence."""
+    batching: Literal["length", "random", "packed", "shared_prefix"] = "length"
+    """Rows of similar length together (little padding), at random, several rows packed into one sequence, or a batch in
+    one sequence behind the beginning that all its prompts share, which is computed once: quicker where a long
+    instruction stands before short inputs."""
     precision: Precision = "auto"
     """Number format of the weights; auto is bfloat16 on GPUs that have it, else float32. With `full` the weights are
     held in float32 and multiplied in this format."""

@@ -20,6 +20,7 @@ from tasks.sft.row_order import repeatable
 from tasks.sft.rows import fitting, tokenize
 from tasks.sft.saving import mean_loss, save_trained
 from tasks.sft.shared_batches import sharing
+from tasks.sft.shared_prefix import behind_shared_prefix, check_model
 from tasks.sft.trainer_arguments import be_deterministic, held_in, join_processes, trainer_arguments
 from tasks.sft.weighting import reward_weights, weighted
 
@@ -96,12 +97,16 @@ def run(config: TrainingConfig, inputs: TrainingInputs, out: Path, report: Repor
     adapter = None
     if config.method != "full" and not going_on:
         adapter = lora_config(config.adapter, model, field="training.adapter.modules")
+    shared = config.batching == "shared_prefix"
+    if shared:
+        check_model(model, rows, field="training.batching")
     trainer = sharing(weighted(repeatable(SFTTrainer)), mean=False)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         eval_dataset=validation,
         processing_class=tokenizer,
+        data_collator=behind_shared_prefix if shared else None,
         peft_config=adapter,
         callbacks=[reporting(report)],
     )

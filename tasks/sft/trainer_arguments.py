@@ -50,7 +50,7 @@ def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, A
     """Keywords of `TrainingArguments`, and so of every trainer's own configuration.
 
     `max_length` is not among them: trainers differ in what they do with rows that are longer. Raises UserError where
-    FSDP is to share what DeepSpeed shares already, or 4-bit weights.
+    FSDP is to share what DeepSpeed shares already, 4-bit weights, or a model whose rows share a sequence.
     """
     import torch
 
@@ -66,6 +66,12 @@ def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, A
             "FSDP does not shard 4-bit weights here",
             field="launch.config_file",
             mend="take launcher auto: every process then holds the 4-bit weights; or set the method to lora",
+        )
+    if in_fsdp() and config.batching == "shared_prefix":
+        raise UserError(
+            "rows share a sequence only where every process holds the whole model",
+            field="training.batching",
+            mend="choose `length`, or take launcher auto",
         )
     if in_fsdp() and not torch.cuda.is_available():
         share_on_cpus()

@@ -44,7 +44,7 @@ def weighted(trainer: type["SFTTrainer"]) -> type["SFTTrainer"]:
 
             def scaled(**given: Any) -> Any:
                 outputs = model(**given)
-                outputs.log_probs = outputs.log_probs * weights[:, None]
+                outputs.log_probs = outputs.log_probs * weights
                 return outputs
 
             return super().compute_loss(scaled, inputs, *arguments, **keywords)
@@ -57,8 +57,10 @@ def _with_weights(collate: Any) -> Any:
 
     def collated(rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = collate(rows)
-        if "weight" in rows[0]:
-            batch["weight"] = torch.tensor([row["weight"] for row in rows], dtype=torch.float32)
+        if (
+            "weight" in rows[0] and "weight" not in batch
+        ):  # rows in one sequence come with a weight for each token
+            batch["weight"] = torch.tensor([[row["weight"]] for row in rows], dtype=torch.float32)
         return batch
 
     return collated

@@ -105,7 +105,7 @@ def test_rows_whose_answer_does_not_fit_can_be_left_out_and_are_counted(bench):
         bench.train("none", [long], max_length=64, too_long="drop")
 
 
-@pytest.mark.parametrize("batching", ["length", "random", "packed"])
+@pytest.mark.parametrize("batching", ["length", "random", "packed", "shared_prefix"])
 def test_the_loss_is_that_of_the_answers_alone(bench, batching):
     rows = ROWS[:2]
     bench.train(rows=rows, batching=batching, max_steps=1, max_length=256)
@@ -231,7 +231,7 @@ def test_a_torn_checkpoint_is_not_resumed_from(bench):
     assert [event["step"] for event in bench.events if "train/loss" in event] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("batching", ["length", "random", "packed"])
+@pytest.mark.parametrize("batching", ["length", "random", "packed", "shared_prefix"])
 def test_training_resumes_from_the_newest_whole_checkpoint_to_the_same_weights(bench, batching):
     settings = {"max_steps": 12, "checkpoint_steps": 5, "batching": batching, "max_length": 128}
     rows = ROWS * 3  # eight steps, or fewer, are an epoch: it is resumed in the middle of a later one

@@ -67,7 +67,7 @@ def test_rows_that_cannot_be_weighted_are_refused(rewards):
     assert caught.value.field == "training.weighting"
 
 
-@pytest.mark.parametrize("batching", ["length", "random"])
+@pytest.mark.parametrize("batching", ["length", "random", "shared_prefix"])
 def test_the_weighted_loss_is_the_one_computed_by_hand(tmp_path, tiny_ref, batching):
     losses = [token_losses(tiny_ref, row) for row in SAMPLES]
     tokens = sum(map(len, losses))
