@@ -13,9 +13,12 @@ from tasks.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-TOLERANCE = 0.05
-"""By how much, in nats, the mean loss of rows together may be another than that of the rows apart: rounding in 16 bits
-makes a hundredth, a row that sees another one several tenths."""
+ROUNDING = 0.25
+"""By how much, in nats, a row's loss may be another than alone: in 16 bits a sequence of another length adds up to a
+few hundredths."""
+
+BLIND = 1e-3
+"""By how much it may hang on what another row says, in the same places: not at all but for rounding."""
 
 
 def shared_length(rows: Sequence[dict[str, Any]]) -> int:
@@ -35,9 +38,12 @@ def behind_shared_prefix(rows: Sequence[dict[str, Any]]) -> dict[str, "torch.Ten
     `input_ids`, `labels` and `position_ids` are (1, T), `attention_mask` is (1, 1, T, T) and true where a token sees
     another; `weight` (1, T - 1) is that of the row whose token is predicted.
     """
+    return _layout(rows, shared_length(rows))
+
+
+def _layout(rows: Sequence[dict[str, Any]], prefix: int) -> dict[str, "torch.Tensor"]:
     import torch
 
-    prefix = shared_length(rows)
     tokens, labels = list(rows[0]["input_ids"][:prefix]), [-100] * prefix
     positions, owners, weights = list(range(prefix)), [-1] * prefix, [0.0] * prefix
     for number, row in enumerate(rows):
@@ -63,32 +69,42 @@ def behind_shared_prefix(rows: Sequence[dict[str, Any]]) -> dict[str, "torch.Ten
 
 def check_model(model: Any, rows: Sequence[dict[str, Any]], *, field: str) -> None:
     """Raise UserError where the model's rows see one another all the same: its layers are no attention, look at a
-    window, or take no mask of this form. Compares the loss of the two longest rows together with that of each alone."""
+    window, or take no mask or positions of this form.
+
+    The loss of one of the two longest rows has to stay what it is alone, and what it was when the other's tokens turn
+    round.
+    """
     import torch
 
-    rows = [row for row in rows if any(label != -100 for label in row["labels"][1:])]
+    rows = [_unweighted(row) for row in rows if any(label != -100 for label in row["labels"][1:])]
     rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)[:2]
     if not rows:
         return
-    batch = behind_shared_prefix(rows)
-    counts = [sum(label != -100 for label in row["labels"][1:]) for row in rows]
+    model.eval()  # no dropout; a trainer sets it to train again
+    *others, row = rows
+    prefix = shared_length(rows)
+    silent = [other | {"labels": [-100] * len(other["labels"])} for other in others]
+    turned = [other | {"input_ids": _turned(other["input_ids"], prefix)} for other in silent]
     try:
         with torch.no_grad():
-            together = float(_loss(model, batch))
-            apart = sum(
-                count
-                * float(_loss(model, {name: torch.tensor([row[name]]) for name in ("input_ids", "labels")}))
-                for count, row in zip(counts, rows, strict=True)
-            ) / sum(counts)
+            alone = _loss(model, {name: torch.tensor([tokens]) for name, tokens in row.items()})
+            beside, otherwise = (_loss(model, _layout([*before, row], prefix)) for before in (silent, turned))
     except (RuntimeError, ValueError) as error:
         raise _unfit(model, f"its forward pass says: {error}", field) from error
-    if not abs(together - apart) <= TOLERANCE:
-        raise _unfit(model, f"their loss is {together:.3f} in the place of {apart:.3f}", field)
+    if not (abs(beside - alone) <= ROUNDING and abs(otherwise - beside) <= BLIND):
+        raise _unfit(model, f"the loss of a row is {alone:.3f} alone, {beside:.3f} beside another", field)
 
 
-def _loss(model: Any, batch: dict[str, "torch.Tensor"]) -> "torch.Tensor":
-    loss: torch.Tensor = model(**{name: value.to(model.device) for name, value in batch.items()}).loss
-    return loss
+def _turned(tokens: list[int], prefix: int) -> list[int]:
+    return tokens[:prefix] + tokens[prefix:][::-1]
+
+
+def _unweighted(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("input_ids", "labels")}
+
+
+def _loss(model: Any, batch: dict[str, "torch.Tensor"]) -> float:
+    return float(model(**{name: value.to(model.device) for name, value in batch.items()}).loss)
 
 
 def _unfit(model: Any, why: str, field: str) -> UserError:

@@ -1,4 +1,4 @@
-"""Rows in one sequence behind the beginning that they share: what each sees, and that training does not change by it."""
+"""Rows in one sequence behind the beginning that they share: what each sees, and that nothing is learned otherwise."""
 
 import pytest
 import torch
@@ -95,17 +95,17 @@ def test_loss_and_gradients_are_those_of_the_rows_apart(tiny_ref, prompts):
 def test_a_model_whose_rows_would_see_one_another_is_refused(tiny_ref):
     rows = [row([7, 8, 1], [5, 9]), row([7, 8, 3], [6, 9])]
     model = load_model(tiny_ref)
-    check_model(model, rows, field="training.batching")
+    check_model(model, [each | {"weight": 1.0} for each in rows], field="training.batching")
 
     class Blind(torch.nn.Module):
         """Takes no notice of the mask, as a recurrent network."""
 
         config, device = model.config, model.device
 
-        def forward(self, input_ids, labels, attention_mask=None, position_ids=None):
-            return model(input_ids=input_ids, labels=labels)
+        def forward(self, attention_mask=None, **inputs):
+            return model(**inputs)
 
-    with pytest.raises(UserError, match=r"model of the kind \w+: their loss is") as caught:
+    with pytest.raises(UserError, match=r"model of the kind \w+: the loss of a row is") as caught:
         check_model(Blind(), rows, field="training.batching")
     assert caught.value.field == "training.batching"
 
