@@ -98,6 +98,14 @@ def test_two_processes_train_what_one_does(
 
 
 @pytest.mark.slow
+def test_rows_behind_their_shared_prefix_train_the_same(tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef):
+    losses, weights = train(tmp_path / "1", tiny_ref, rows, 1, batching="random")
+    ours, others = train(tmp_path / "2", tiny_ref, rows, 2, batching="shared_prefix")
+    assert ours == pytest.approx(losses, abs=1e-3)
+    same(others, weights)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_all_weights_as_well(tmp_path: Path, tiny_ref: ModelRef, rows: DatasetRef, layout: str):
     losses, weights = train(tmp_path / "1", tiny_ref, rows, 1, method="full")
