@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.rest [ReST-EM | ReST] [SEED ...]
 
-SmolLM2-135M learns from 300 generated sums (the warm start), then samples 4 answers to each of 1,000 others, of which
+SmolLM2-135M learns from 300 generated sums (the warm start), then samples 4 answers to each of 2,000 others, of which
 it keeps what a verifier finds right. Both methods run 3 iterations from deployments/configs/rest-arithmetic.yaml, where
 the Improve steps of either start from the policy before (ReST-EM's published start, the base model, knows no sums), and
 are tested on 500 held-out sums; beside them the warm start itself, the best of its 8 samples on the same 500, and the
