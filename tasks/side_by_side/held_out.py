@@ -27,7 +27,8 @@ def compare_on_held_out(
     drawing = DrawConfig(
         temperature=config.temperature, max_new_tokens=config.max_new_tokens, seed=config.seed
     )
-    judging = replace(scoring, config=RewardConfig(by="model"), reward_model=judge)
+    # With nothing scored: a copy would hand on the rewards that the policy learned from.
+    judging = replace(scoring, config=RewardConfig(by="model"), reward_model=judge, scored=[])
     rewarded, judged = [], []
     for name, model in (("start", start), ("policy", policy)):
         inputs = GrowInputs(

@@ -54,7 +54,7 @@ class SideBySideResult(BaseModel):
     judged: WinRate | None
     """By the judge: the figure to believe."""
     rows: DatasetRef
-    """Per prompt: input, both answers, their rewards."""
+    """Per prompt: input, both answers, their rewards, and what the judge gives them."""
 
     def metrics(self) -> dict[str, float]:
         """The figures by their names in MLflow."""
@@ -96,7 +96,7 @@ def run(config: Config, inputs: SideBySideInputs, out: Path, report: Report) -> 
             mend="shorten the prompts, or raise the number of new tokens",
         )
     start, policy = ([side[prompt.id] for prompt in both] for side in sides)
-    judged = None
+    judged, verdicts = None, []
     if inputs.start_judged and inputs.policy_judged:
         verdicts = [_by_prompt(inputs.start_judged), _by_prompt(inputs.policy_judged)]
         judged = win_rate(*([_reward(side[prompt.id]) for prompt in both] for side in verdicts))
@@ -117,6 +117,10 @@ def run(config: Config, inputs: SideBySideInputs, out: Path, report: Report) -> 
                     "policy": two.completion,
                     "start_reward": one.reward,
                     "policy_reward": two.reward,
+                }
+                | {
+                    f"{name}_judged": side[prompt.id].reward
+                    for name, side in zip(("start", "policy"), verdicts, strict=False)
                 }
                 for prompt, one, two in zip(both, start, policy, strict=True)
             ),
