@@ -39,7 +39,7 @@ from tasks.rewards.scoring import Scoring
 from tasks.sft import config as sft
 from tasks.sft.config import TrainingConfig
 from tasks.side_by_side.held_out import compare_on_held_out
-from tasks.student import Student
+from tasks.student import Student, check_evaluation
 
 
 class PERLConfig(FlowConfig):
@@ -94,6 +94,7 @@ def check(config: PERLConfig) -> None:
     check_needed(config.preferences, config.reward, judge=config.judge)
     if config.reward.by == "model" and (config.preferences.train or not config.reward.model):
         check_pairs(config.preferences, config.reward_model, config.launch.total, judge=config.judge)
+    check_evaluation(config.evaluation)
     check_model(config)
 
 

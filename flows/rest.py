@@ -38,7 +38,7 @@ from tasks.rewards.config import RewardConfig
 from tasks.rewards.scoring import Scoring
 from tasks.sft import config as sft
 from tasks.sft.config import TrainingConfig
-from tasks.student import Student
+from tasks.student import Student, check_evaluation
 
 
 class ReSTConfig(FlowConfig):
@@ -92,6 +92,8 @@ def check(config: ReSTConfig) -> None:
     check_needed(config.preferences, config.reward)
     if config.reward.by == "model" and not config.reward.model:
         check_learned(config.reward_base, config.preferences, config.reward_model, config.launch.total)
+    config.grow.drawing()  # its engine
+    check_evaluation(config.evaluation)
     check_model(config)
 
 

@@ -32,7 +32,7 @@ from tasks.reversal.corpus import CorpusConfig
 from tasks.reversal.stage import reverse_rows
 from tasks.sft import config as sft
 from tasks.sft.config import TrainingConfig
-from tasks.student import Student
+from tasks.student import Student, check_evaluation
 
 TRAINED, DATA_MATCHED, COMPUTE_MATCHED = "reverse-trained", "data-matched", "compute-matched"
 QUESTIONS = ProblemConfig(
@@ -71,6 +71,7 @@ def check(config: ReverseConfig) -> None:
             corpus.read_corpus(rows, name)
     check_reversal(config.reversal)
     sft.check(config.training, has_validation=False, processes=config.launch.total)
+    check_evaluation(config.evaluation)
     check_model(config)
 
 

@@ -14,6 +14,7 @@ from tasks.direction.show import DirectionFlowResult, show_directions
 from tasks.evaluate import EvaluationConfig
 from tasks.facts import stage as facts
 from tasks.facts.config import FactsConfig
+from tasks.student import check_evaluation
 
 
 class ReverseProbeConfig(FlowConfig):
@@ -32,6 +33,7 @@ def check(config: ReverseProbeConfig) -> None:
     check_run(config)
     facts.check(config.facts)
     base_model.locate(config.student, "student.model")
+    check_evaluation(config.evaluation)
 
 
 @flow(name="reverse_probe")

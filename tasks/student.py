@@ -63,5 +63,5 @@ class Student:
 
 
 def check_evaluation(config: EvaluationConfig) -> None:
-    """Raise UserError for a compressor that cannot be had."""
+    """Raise UserError for a compressor that cannot be had, and an engine that is not installed."""
     located(config.engine, "evaluation.engine")

@@ -7,7 +7,7 @@ from tasks.base_model import ModelConfig
 from tasks.core.compression.token_classifier import check_architecture
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
-from tasks.core.generators.load import EngineConfig
+from tasks.core.generators.load import EngineConfig, check_installed
 from tasks.core.references import ModelRef
 from tasks.core.settings import default_store
 from tasks.core.store import Store, fetch
@@ -38,8 +38,10 @@ def compressor_folder(model: str, store: str) -> Path:
 def located(engine: EngineConfig, field: str) -> EngineConfig:
     """The engine with its compressor, if it has one, as a folder with a digest, which is what a cache key hangs on.
 
-    Raises UserError, which names `field` (`teacher.engine`), when there is no such compressor.
+    Raises UserError, which names `field` (`teacher.engine`), when there is no such compressor, or the engine is not
+    installed here.
     """
+    check_installed(engine, field=field)
     compressor = engine.compressor
     if not compressor.model:
         return engine

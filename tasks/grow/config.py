@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from tasks.compress.weights import located
 from tasks.core.config import PLACEMENT, Config
 from tasks.core.generators.load import EngineConfig
 
@@ -54,8 +55,10 @@ class GrowConfig(Config):
     """Seed of the sampling: sample number s of a prompt depends on it, the prompt and s alone."""
 
     def drawing(self) -> DrawConfig:
-        """The part that decides a sample; the samples of a shard are cached by it."""
+        """The part that decides a sample; the samples of a shard are cached by it. Raises UserError for a compressor
+        that cannot be had, and an engine that is not installed."""
         shared = {name: getattr(self, name) for name in DrawConfig.model_fields}
+        shared["engine"] = located(self.engine, "grow.engine")
         return DrawConfig(**{name: value for name, value in shared.items() if value is not None})
 
 

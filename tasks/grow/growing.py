@@ -9,7 +9,7 @@ from tasks.core.errors import UserError
 from tasks.core.flow_run import Run
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.grow import gather, shards, stage
-from tasks.grow.config import GrowConfig
+from tasks.grow.config import DrawConfig, GrowConfig
 from tasks.grow.gather import GatherInputs
 from tasks.grow.plan import plan_shards
 from tasks.grow.shards import ShardConfig, ShardInputs
@@ -84,7 +84,8 @@ class Growth:
         """Samples of every prompt. Raises UserError when not one could be drawn."""
         rows, size = ShardInputs(rows=self.prompts), ShardConfig(prompts=self.config.shard_prompts)
         cut = self.run.stage(shards.STAGE, size, rows)
-        asked = self._plan(policy, cut.blocks)
+        drawing = self.config.drawing()
+        asked = self._plan(policy, cut.blocks, drawing)
         chains = _by_block(asked)
         names = [f"shard {number} of {len(asked)}" for number in range(1, len(asked) + 1)]
         arrived: list[GrowResult] = []
@@ -98,7 +99,7 @@ class Growth:
 
         drawn = self.run.stages(
             stage.STAGE,
-            self.config.drawing(),
+            drawing,
             asked,
             labels=[f"grow ({name})" for name in names],
             whole="grow",
@@ -118,7 +119,7 @@ class Growth:
             scored |= zip(numbers, results, strict=True)
         return self._gather(cut.prompts, drawn, [scored[number] for number in range(len(asked))])
 
-    def _plan(self, policy: ModelRef, blocks: Sequence[DatasetRef]) -> list[GrowInputs]:
+    def _plan(self, policy: ModelRef, blocks: Sequence[DatasetRef], drawing: DrawConfig) -> list[GrowInputs]:
         """The shards of every block; those of one block lie together, by the numbers of their samples."""
 
         def inputs(block: DatasetRef, first: int, count: int) -> GrowInputs:
@@ -126,7 +127,7 @@ class Growth:
 
         def exists(first: int, count: int) -> bool:
             # What was drawn of the first block was drawn of the others, or is now.
-            return self.run.has(stage.STAGE, self.config.drawing(), inputs(blocks[0], first, count))
+            return self.run.has(stage.STAGE, drawing, inputs(blocks[0], first, count))
 
         most = self.config.shard_samples
         plan = plan_shards(self.config.samples, most, exists) if blocks else []

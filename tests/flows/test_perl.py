@@ -124,6 +124,7 @@ def test_a_policy_that_says_nothing_ends_with_a_report_that_says_so(perl, tiny_m
         ("--ppo.deepspeed=nowhere.json", "ppo.deepspeed"),
         ("--roles.adapter.dropout=0.1", "roles.adapter.dropout"),
         ("--preferences.train=", "preferences.train"),
+        ("--evaluation.engine.compressor.model=nowhere/at-all", "evaluation.engine.compressor.model"),
         (
             '--reward={"by": "endpoint", "endpoint": {"url": "http://127.0.0.1:9"}}',
             "127.0.0.1:9: it cannot be reached",

@@ -165,6 +165,8 @@ def test_samples_can_answer_other_questions(loop):
         ({"reward__function": "verifiers:missing"}, "reward.function"),
         ({"prompts": "nowhere.jsonl"}, "\nprompts: "),
         ({"policy__model": "nowhere/at-all"}, "policy.model"),
+        ({"evaluation__engine__compressor__model": "nowhere/at-all"}, "evaluation.engine.compressor.model"),
+        ({"grow__engine__compressor__model": "nowhere/at-all"}, "grow.engine.compressor.model"),
     ],
 )
 def test_mistakes_end_before_anything_is_loaded(loop, changes, field):

@@ -147,6 +147,16 @@ def test_mistakes_end_before_a_model_is_loaded(flags, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flow", ["reverse", "reverse-probe"])
+def test_an_engine_that_is_not_installed_is_refused_before_a_model_is_loaded(
+    flow, tiny_model, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("tasks.core.generators.load.find_spec", lambda name: None)
+    places = [f"--facts.table={write_table(tmp_path)}", f"--student.model={tiny_model}"]
+    assert main([flow, *places, f"--store={tmp_path}/store", "--evaluation.engine.engine=vllm"]) == 2
+    assert "evaluation.engine.engine: vLLM is not installed" in capsys.readouterr().err
+
+
 def test_the_students_of_other_loops_train_on_copies_when_they_are_asked_for(tiny_ref, tmp_path):
     assert LLM2LLMConfig().reversal.by == "none"
     assert (

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tasks.augment.teacher import TeacherConfig, locate_teacher
 from tasks.compress.weights import located
 from tasks.core.compression.config import CompressorConfig
 from tasks.core.config import identity
@@ -9,6 +10,9 @@ from tasks.core.errors import UserError
 from tasks.core.generators.base import Sampling
 from tasks.core.generators.endpoint import EndpointConfig
 from tasks.core.generators.load import EngineConfig, load_generator
+from tasks.evaluate import EvaluationConfig
+from tasks.grow.config import GrowConfig
+from tasks.student import check_evaluation
 from tests.scripted_server import ScriptedServer
 from tests.tiny_encoder import TEXTS, build_tiny_encoder
 
@@ -73,3 +77,19 @@ def test_what_is_no_compressor_is_refused_before_anything_is_loaded(tmp_path):
         located(engine(encoder), "teacher.engine")
     with pytest.raises(UserError, match="there is no"):
         located(engine(tmp_path / "missing"), "teacher.engine")
+
+
+@pytest.mark.parametrize(
+    ("check", "field"),
+    [
+        (lambda engine: check_evaluation(EvaluationConfig(engine=engine)), "evaluation.engine.engine"),
+        (lambda engine: locate_teacher(TeacherConfig(engine=engine), "answers"), "answers.engine.engine"),
+        (lambda engine: GrowConfig(engine=engine).drawing(), "grow.engine.engine"),
+    ],
+)
+def test_vllm_that_is_not_installed_is_refused_before_anything_is_loaded(check, field, monkeypatch):
+    monkeypatch.setattr("tasks.core.generators.load.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="vLLM is not installed") as caught:
+        check(EngineConfig(engine="vllm"))
+    assert caught.value.field == field
+    check_evaluation(EvaluationConfig())

@@ -2,9 +2,12 @@
 
 import pytest
 
+from tasks.core.compression.config import CompressorConfig
 from tasks.core.errors import UserError
 from tasks.core.examples import read_examples
+from tasks.core.generators.load import EngineConfig
 from tasks.core.references import ModelRef
+from tests.tiny_encoder import build_tiny_encoder
 from tests.unit.small_grow import (
     CONTEXT,
     LONG,
@@ -83,6 +86,21 @@ def test_neither_shards_nor_the_order_of_the_data_change_what_is_drawn(grower, t
     elsewhere = Grower(tmp_path / "elsewhere", tiny_ref)
     assert by_prompt(elsewhere.grow(samples=8, shard_samples=3, shard_prompts=2).samples) == grown
     assert len(elsewhere.drawn()) == 9
+
+
+def test_a_compressor_decides_the_samples_by_its_files(grower, tmp_path):
+    def engine(name: str, seed: int = 0) -> EngineConfig:
+        folder = build_tiny_encoder(tmp_path / name, seed=seed)
+        return EngineConfig(compressor=CompressorConfig(model=str(folder), last=True, shortest=1, rate=0.3))
+
+    whole = by_prompt(grower.grow().samples)
+    shorter = by_prompt(grower.grow(engine=engine("one")).samples)
+    assert len(grower.drawn()) == 2  # the store has samples of whole prompts alone
+    assert shorter != whole
+    grower.grow(engine=engine("the same"))
+    assert grower.drawn() == []
+    grower.grow(engine=engine("another", seed=1))
+    assert len(grower.drawn()) == 2
 
 
 def test_a_kill_loses_one_shard(grower, tmp_path, tiny_ref):

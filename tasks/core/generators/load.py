@@ -1,5 +1,6 @@
 """Which engine answers prompts, and with which model."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -44,6 +45,16 @@ class EngineConfig(Config):
         return self.engine != "openai"
 
 
+def check_installed(config: EngineConfig, *, field: str) -> None:
+    """Raise UserError, which names the engine in `field` ("teacher.engine"), where vLLM is asked for and not there."""
+    if config.engine == "vllm" and find_spec("vllm") is None:
+        raise UserError(
+            "vLLM is not installed",
+            field=f"{field}.engine",
+            mend="pip install 'loopwright[vllm]', or choose the engine transformers",
+        )
+
+
 def load_generator(config: EngineConfig, model: ModelRef | None, *, field: str) -> Generator:
     """The generator a configuration describes, behind its compressor if it has one.
 
@@ -77,6 +88,7 @@ def _load_engine(config: EngineConfig, model: ModelRef | None, field: str) -> Ge
             tensor_parallel=config.tensor_parallel,
             memory=config.memory,
             context=config.context,
+            field=f"{field}.engine",
         )
     return load_local(model, config)
 

@@ -42,9 +42,11 @@ class VLLMGenerator:
         tensor_parallel: int = 1,
         memory: float = 0.9,
         context: int = 0,
+        field: str = "engine",
     ) -> None:
         """Load the weights; an adapter goes on top of its base. `memory` is the share of a GPU that is taken, `context`
-        the most tokens that a prompt and its completion have together (0: as many as the model allows).
+        the most tokens that a prompt and its completion have together (0: as many as the model allows), `field` where
+        the engine is chosen in the flow's configuration.
 
         Raises UserError when vLLM is not installed or the adapter's rank is more than it takes.
         """
@@ -55,7 +57,7 @@ class VLLMGenerator:
             if error.name not in ("vllm", "vllm.lora"):
                 raise
             mend = "pip install 'loopwright[vllm]', or choose the engine transformers."
-            raise UserError("vLLM is not installed", field="engine", mend=mend) from error
+            raise UserError("vLLM is not installed", field=field, mend=mend) from error
         base = model.base or model
         options: dict[str, Any] = {}
         self._adapter = None
