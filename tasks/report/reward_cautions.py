@@ -33,7 +33,7 @@ class RewardChange:
 def reward_cautions(steps: Sequence[Step], change: RewardChange | None, confidence: float) -> list[str]:
     """The cautions, the gravest first."""
     hacking = _hacking(change, confidence) if change else []
-    return [*hacking, *_drift(steps), *_nothing_kept(steps)]
+    return [*hacking, *_drift(steps), *_no_sample(steps), *_nothing_kept(steps)]
 
 
 def _hacking(change: RewardChange, confidence: float) -> list[str]:
@@ -68,7 +68,7 @@ def _drift(steps: Sequence[Step]) -> list[str]:
     if not steps or steps[0].iteration == steps[-1].iteration:
         return []
     first, last = steps[0].selection.before, steps[-1].selection.before
-    if not first.rows or not last.rows:
+    if not first.samples or not last.samples:  # training rows that are mixed in are none of the policy's
         return []
     found, stretch = [], f"between iterations {steps[0].iteration} and {steps[-1].iteration}"
     short, long = sorted((first.words, last.words))
@@ -85,6 +85,18 @@ def _drift(steps: Sequence[Step]) -> list[str]:
             "little that is new to learn from."
         )
     return found
+
+
+def _no_sample(steps: Sequence[Step]) -> list[str]:
+    """Of a policy that says nothing any more, which training rows that are mixed in would hide."""
+    silent = list(dict.fromkeys(str(step.iteration) for step in steps if not step.selection.before.samples))
+    if not silent:
+        return []
+    more = f" and {len(silent) - _MOST_NAMED} more" if len(silent) > _MOST_NAMED else ""
+    return [
+        f"Not one sample came of the policy in iteration{'' if len(silent) == 1 else 's'} "
+        f"{', '.join(silent[:_MOST_NAMED])}{more}: it ended every answer at once, or answered none."
+    ]
 
 
 def _nothing_kept(steps: Sequence[Step]) -> list[str]:

@@ -125,6 +125,12 @@ def test_one_iteration_without_an_earlier_reward_is_no_ground_for_a_caution(tmp_
         ({"words": 6.5}, {"words": 4.0}, "became shorter between iterations 1 and 2: from 6.5"),
         ({"words": 5.0}, {"words": 0.0}, "became shorter"),  # a policy that has come to answer with nothing
         ({"words": 0.0}, {"words": 0.0}, ""),
+        (
+            {"words": 5.0},
+            # What is left are training rows that are mixed in: of no sample there is no length.
+            {"samples": 0, "words": 0.0, "distinct_2": 0.0},
+            "Not one sample came of the policy in iteration 2: it ended every answer at once, or answered none.",
+        ),
         ({"distinct_2": 0.6}, {"distinct_2": 0.41}, ""),
         ({"distinct_2": 0.6}, {"distinct_2": 0.39}, "became alike between iterations 1 and 2"),
         ({"distinct_2": 0.3}, {"distinct_2": 0.9}, ""),
@@ -137,6 +143,7 @@ def test_a_drift_of_length_or_diversity_is_a_caution(
     text = " ".join(section(loop, POOR)[0])
     assert words in text
     assert bool(text) == bool(words)
+    assert ("became" in text) == ("became" in words)
 
 
 def nothing_kept(taken: list[list[bool]]) -> str:
