@@ -37,6 +37,8 @@ class Grown:
     """Samples that reached the token limit."""
     alike: float | None = None
     """What every sample is worth, where a reward model finds no difference."""
+    reward_model: str = ""
+    """The folder of that reward model where it was there already; empty where it was learned here."""
 
     @property
     def useless(self) -> str:
@@ -48,6 +50,12 @@ class Grown:
     def check(self) -> None:
         """Raise UserError for samples of the first policy that a reward model cannot tell apart: it has not learned."""
         if self.useless:
+            if self.reward_model:
+                raise UserError(
+                    f"{self.useless}: {self.reward_model} tells none of them from another",
+                    field="reward.model",
+                    mend="name one that was trained on such answers, or leave it empty and give `preferences`",
+                )
             raise UserError(
                 self.useless,
                 field="reward_model",
@@ -140,7 +148,17 @@ class Growth:
         same = learned and joined.samples.rows > 1 and joined.lowest == joined.highest
         duplicates = joined.duplicates + sum(shard.duplicates for shard in drawn)
         alike = joined.lowest if same else None
-        return Grown(joined.samples, prompts, joined.best, drawn, scored, duplicates, joined.cut, alike)
+        return Grown(
+            joined.samples,
+            prompts,
+            joined.best,
+            drawn,
+            scored,
+            duplicates,
+            joined.cut,
+            alike,
+            self.scoring.config.model,
+        )
 
 
 def _by_block(asked: Sequence[GrowInputs]) -> list[list[int]]:

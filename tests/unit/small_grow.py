@@ -150,7 +150,13 @@ class Grower:
     def __init__(self, folder: Path, model: ModelRef) -> None:
         self.run, self.model, self.folder = StoreRun(folder), model, folder
 
-    def growth(self, prompts: Sequence[Example] = PROMPTS, **changes) -> Growth:
+    def growth(
+        self,
+        prompts: Sequence[Example] = PROMPTS,
+        reward: RewardConfig = RewardConfig(),  # noqa: B008 - frozen
+        reward_model: ModelRef | None = None,
+        **changes,
+    ) -> Growth:
         settings = {
             "samples": 4,
             "shard_samples": 4,
@@ -160,7 +166,7 @@ class Grower:
         }
         rows = write_rows(self.folder / "prompts.jsonl", prompts)
         config = GrowConfig(**settings | changes)
-        scoring = Scoring(self.run, RewardConfig(), PROBLEM)
+        scoring = Scoring(self.run, reward, PROBLEM, reward_model)
         return Growth(self.run, config, PROBLEM, rows, scoring)
 
     def grow(self, prompts: Sequence[Example] = PROMPTS, model=None, **changes) -> Grown:

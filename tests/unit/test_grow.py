@@ -7,6 +7,7 @@ from tasks.core.errors import UserError
 from tasks.core.examples import read_examples
 from tasks.core.generators.load import EngineConfig
 from tasks.core.references import ModelRef
+from tasks.rewards.config import RewardConfig
 from tests.tiny_encoder import build_tiny_encoder
 from tests.unit.small_grow import (
     CONTEXT,
@@ -18,6 +19,7 @@ from tests.unit.small_grow import (
     short_context_model,
     silent_model,
 )
+from tests.unit.test_rewards import reward_model
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,22 @@ def test_a_silent_policy_gives_an_empty_set_and_says_so(grower, silent):
     grown = grower.grow(model=silent)
     assert (grown.samples.rows, grown.best) == (0, 0.0)
     assert (grown.metrics()["grow/empty"], grown.metrics()["data/generated"]) == (20, 20)
+
+
+def test_a_reward_model_that_tells_no_samples_apart_is_named_by_the_setting_it_came_from(
+    grower, tmp_path, tiny_ref
+):
+    flat = reward_model(tmp_path / "flat", tiny_ref, change=lambda head: head.zero_())
+    for model, field in (("", "reward_model"), ("models/ready", "reward.model")):
+        grown = grower.grow(reward=RewardConfig(by="model", model=model), reward_model=flat)
+        assert grown.useless == f"the reward model gives every sample the same reward, {grown.alike:g}"
+        with pytest.raises(UserError, match="every sample the same reward") as caught:
+            grown.check()
+        assert (caught.value.field, model in str(caught.value)) == (field, True)
+    able = reward_model(tmp_path / "able", tiny_ref)
+    grown = grower.grow(reward=RewardConfig(by="model"), reward_model=able)
+    assert grown.useless == ""
+    grown.check()
 
 
 def test_no_prompt_gives_an_empty_set(grower):
