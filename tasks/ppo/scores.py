@@ -13,7 +13,7 @@ from tasks.problems.base import Problem
 from tasks.reward_model.scoring import RewardModel
 from tasks.rewards.config import RewardConfig
 from tasks.rewards.endpoint import RewardEndpoint
-from tasks.rewards.judging import broken, judge
+from tasks.rewards.judging import broken, judge, scores_right_answers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +43,8 @@ def by_verifier(
     """Rewards by the problem's own score, a function of the user's or a service (`config.by`); a response on which the
     verifier fails gets 0, and is counted in `failures`.
 
-    Raises UserError when it fails on a whole batch. One service is asked all along: if it is away for a while between
-    two batches, it is waited for.
+    Raises UserError when it fails on a whole batch (a problem: and on a right answer). One service is asked all along:
+    if it is away for a while between two batches, it is waited for.
     """
     noted = Failures() if failures is None else failures
     endpoint = RewardEndpoint(config.endpoint) if config.by == "endpoint" else None
@@ -57,11 +57,19 @@ def by_verifier(
         noted.count = round(failed)
         if failed:
             noted.reason = last_of_processes(reasons[-1] if reasons else "")
-        if failed == asked:
+        if failed == asked and not _right_ones_scored(config, problem, rollout, rows):
             raise broken(config, type(problem).__name__, noted.count, noted.reason)
         return _tensor([judgement.reward for judgement in judgements], rollout)
 
     return score
+
+
+def _right_ones_scored(
+    config: RewardConfig, problem: Problem, rollout: Rollout, rows: Sequence[Example]
+) -> bool:
+    """Whether a right answer can be scored in any process, which all have to agree on."""
+    able = bool(rows) and scores_right_answers(config, problem, rows[0])
+    return bool(sum_over_processes(_tensor([float(able)], rollout)).item())
 
 
 def by_reward_model(model: RewardModel, problem: Problem, tokenizer: Any) -> Score:

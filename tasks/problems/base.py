@@ -3,6 +3,7 @@ and how a teacher is shown one and asked for more."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -30,6 +31,10 @@ class Score(BaseModel):
 
     value: float
     answer: str | None
+    failure: Literal["", "timed_out", "crashed"] = ""
+    """What became of a scorer that came to no end, or ended itself; the completion is worth 0."""
+    reason: str = ""
+    """Of the failure."""
 
 
 class Draft(BaseModel):

@@ -56,7 +56,8 @@ class Gym(LabelledLines):
     max_new_tokens = 64
 
     def score(self, example: Example, completion: str) -> Score:
-        """The scorer's value in [0, 1]. No answer, and one that the scorer hangs on or cannot read, is worth 0."""
+        """The scorer's value in [0, 1]. No answer is worth 0, and so is one that the scorer hangs on or cannot read,
+        which is told as a failure."""
         answer = read_answer(completion, example.target)
         if answer is None:
             return Score(value=0.0, answer=None)
@@ -77,7 +78,8 @@ class Gym(LabelledLines):
             # answer's own words the message is one and the same, and shown once.
             kind = "no answer in time" if outcome.failure == "timed_out" else outcome.reason.partition(":")[0]
             warnings.warn(f"the scorer of {facts['dataset']} fails on some answers: {kind}", stacklevel=2)
-            return Score(value=0.0, answer=answer)
+            reason = f"the scorer of {facts['dataset']}: {outcome.reason}"
+            return Score(value=0.0, answer=answer, failure=outcome.failure, reason=reason)
         return Score(value=min(max(outcome.value, 0.0), 1.0), answer=answer)
 
     def fault(self, example: Example) -> str | None:

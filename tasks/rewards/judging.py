@@ -10,12 +10,15 @@ from tasks.problems.base import Problem
 from tasks.rewards.config import RewardConfig
 from tasks.rewards.endpoint import RewardEndpoint
 from tasks.rewards.judgement import Judgement, fit
+from tasks.rewards.sandbox_child import describe
 from tasks.rewards.sandboxed import CannotStart, Outcome, Sandbox
 
 Progress = Callable[[int, int], None]
 
 MOST_TIMED_OUT = 10
 """When so many answers in a row, from the first one, run out of time, the function hangs on all of them."""
+MOST_IN_A_ROW = 50
+"""And when so many do later, it has come to hang: more than the samples of one odd prompt, and each costs its time."""
 _EVERY_S = 0.5
 
 
@@ -31,8 +34,8 @@ def judge(
 
     A caller that judges again and again gives the `endpoint` of its own, which knows the service from the calls before:
     one that has answered and is away is waited for. Raises UserError when a function fails on the first
-    `MOST_TIMED_OUT` rows for want of time or cannot be started, when a reward model is missing or gives something that
-    is no number, and when an endpoint fails in any way.
+    `MOST_TIMED_OUT` rows, or on `MOST_IN_A_ROW` later ones, for want of time or cannot be started, when a reward model
+    is missing or gives something that is no number, and when an endpoint fails in any way.
     """
     if config.by == "model":
         return _by_model(config, problem, model, rows, progress)
@@ -56,6 +59,18 @@ def broken(config: RewardConfig, problem: str, failed: int, reason: str) -> User
     )
 
 
+def scores_right_answers(config: RewardConfig, problem: Problem, row: Example) -> bool:
+    """Whether the problem is the verifier, and can score the right answer to the question of `row`.
+
+    One that failed on every answer of a policy is not broken then: the answers are of no form that it can read, which
+    is the policy's to learn.
+    """
+    if config.by != "problem":
+        return False
+    (right,) = _by_problem(config, problem, [row.model_copy(update={"completion": None})])
+    return not right.failure
+
+
 def answer_of(problem: Problem, row: Example) -> str:
     """The model's answer; of a row that has none, the right one."""
     return problem.target(row) if row.completion is None else row.completion
@@ -63,11 +78,21 @@ def answer_of(problem: Problem, row: Example) -> str:
 
 def _by_problem(config: RewardConfig, problem: Problem, rows: Sequence[Example]) -> Iterator[Judgement]:
     for row in rows:
-        yield fit(problem.score(row, answer_of(problem, row)).value)
+        yield _scored(problem, row)
+
+
+def _scored(problem: Problem, row: Example) -> Judgement:
+    try:
+        score = problem.score(row, answer_of(problem, row))
+        return Judgement(0.0, score.failure, score.reason) if score.failure else fit(score.value)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a problem may be the user's: what it raises counts as it does of a function
+        return Judgement(0.0, "crashed", describe(error))
 
 
 def _by_function(config: RewardConfig, problem: Problem, rows: Sequence[Example]) -> Iterator[Judgement]:
-    in_time = False
+    in_time, late = False, 0
     with Sandbox(config.function, memory_mb=config.memory_mb) as sandbox:
         for number, row in enumerate(rows, 1):
             prompt = "\n".join(f"{message['role']}: {message['content']}" for message in problem.prompt(row))
@@ -80,10 +105,12 @@ def _by_function(config: RewardConfig, problem: Problem, rows: Sequence[Example]
                     field="reward.function",
                     mend="import it from the current folder to see why; with reward.memory_mb, raise that",
                 ) from error
-            in_time = in_time or outcome.failure != "timed_out"
-            if number == MOST_TIMED_OUT and not in_time:
+            late = late + 1 if outcome.failure == "timed_out" else 0
+            in_time = in_time or not late
+            if late == (MOST_IN_A_ROW if in_time else MOST_TIMED_OUT):
+                which = f"{late} in a row, up to number {number}" if in_time else f"any of the first {number}"
                 raise UserError(
-                    f"{config.function} gave no answer within {config.time_limit_s:g} s to any of the first {number}",
+                    f"{config.function} gave no answer within {config.time_limit_s:g} s to {which}",
                     field="reward.time_limit_s",
                     mend="raise it, or make the function faster",
                 )

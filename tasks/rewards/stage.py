@@ -12,7 +12,7 @@ from tasks.core.stage import Report, Stage
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
 from tasks.rewards.config import RewardConfig
-from tasks.rewards.judging import broken, judge
+from tasks.rewards.judging import broken, judge, scores_right_answers
 
 
 class ScoreInputs(BaseModel):
@@ -54,7 +54,8 @@ class ScoreResult(BaseModel):
 def run(config: RewardConfig, inputs: ScoreInputs, out: Path, report: Report) -> ScoreResult:
     """Score the rows and write them to `out`/scored.jsonl.
 
-    Raises UserError when the verifier failed on every answer: it is broken, and the policy need not be bad.
+    Raises UserError when the verifier failed on every answer, and, where it is the problem, on a right one: it is
+    broken, and the policy need not be bad.
     """
     rows = read_examples(inputs.rows)
     known = _known(inputs.known)
@@ -67,7 +68,8 @@ def run(config: RewardConfig, inputs: ScoreInputs, out: Path, report: Report) ->
     judgements = judge(config, problem, inputs.reward_model, list(new.values()), progress)
     failed = [judgement for judgement in judgements if judgement.failure]
     reused = sum(row.id in known for row in rows)
-    if failed and len(failed) == len(new) and not reused:
+    all_failed = bool(failed) and len(failed) == len(new) and not reused
+    if all_failed and not scores_right_answers(config, problem, rows[0]):
         raise broken(config, inputs.problem.name, len(failed), failed[-1].reason)
     rewards = known | {row_id: judgement.reward for row_id, judgement in zip(new, judgements, strict=True)}
     scored = [row.model_copy(update={"reward": rewards[row.id]}) for row in rows]

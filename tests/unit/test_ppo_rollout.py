@@ -11,7 +11,7 @@ from tasks.core.references import ModelRef
 from tasks.ppo import sampling
 from tasks.ppo.rollout import make_rollout
 from tasks.ppo.sampling import PolicySampler
-from tasks.ppo.scores import as_samples, by_reward_model, by_role, by_verifier
+from tasks.ppo.scores import Failures, as_samples, by_reward_model, by_role, by_verifier
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
 from tasks.reward_model.scoring import load_reward_model
@@ -175,6 +175,23 @@ def test_a_problem_scores_the_texts(tiny_ref):
         ("music", False, 4, examples[1].id),
         ("music", True, 4, examples[2].id),
     ]
+
+
+def test_a_batch_that_a_problem_cannot_read_is_worth_nothing_and_ends_a_broken_one(tiny_ref):
+    tokenizer = load_tokenizer(tiny_ref)
+    examples = [make_example("What is 1 and 1?", "2")]
+    tokens = [[*tokenizer("two", add_special_tokens=False)["input_ids"], 3]]
+    for name, broken in (("Touchy", False), ("Faulty", True)):
+        problem = load_problem(ProblemConfig(name=f"tests.unit.test_rewards:{name}"))
+        batch = rollout([render(tokenizer, problem.prompt(examples[0]))], tokens, [True])
+        failures = Failures()
+        score = by_verifier(RewardConfig(), problem, tokenizer, failures)
+        if broken:
+            with pytest.raises(UserError, match="failed on all of 1 answers"):
+                score(batch, examples)
+        else:
+            assert score(batch, examples).tolist() == [0.0]
+        assert failures.count == 1
 
 
 def test_rewards_by_role_and_by_a_model_of_its_own_agree(tmp_path, tiny_ref):

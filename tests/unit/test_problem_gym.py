@@ -15,6 +15,9 @@ from tasks.problems import gym_evaluation, gym_task
 from tasks.problems.base import ProblemConfig
 from tasks.problems.gym import read_answer
 from tasks.problems.load import load_problem
+from tasks.rewards.config import RewardConfig
+from tasks.rewards.judgement import Judgement
+from tasks.rewards.judging import judge
 from tasks.rewards.sandboxed import Sandbox
 
 PROBLEM = load_problem(ProblemConfig(name="gym"))
@@ -118,13 +121,19 @@ def test_an_answer_that_the_scorer_cannot_read_is_worth_nothing_and_said_once():
         assert values(row, "no idea", "five", row.target) == [0.0, 0.0, 1.0]
     said = {str(warning.message) for warning in caught}
     assert said == {"the scorer of prime_factorization fails on some answers: ValueError"}
+    answers = [make_sample(row, text) for text in ("five", row.target)]
+    with pytest.warns(UserWarning, match="fails on some answers"):
+        failed, right = judge(RewardConfig(), PROBLEM, None, answers, lambda done, total: None)
+    assert (failed.failure, right) == ("crashed", Judgement(1.0))
+    assert failed.reason.startswith("the scorer of prime_factorization: ValueError")
 
 
 def test_an_answer_that_hangs_the_scorer_is_worth_nothing(monkeypatch):
     monkeypatch.setattr("tasks.problems.gym.TIME_LIMIT_S", 1.0)
     (row,) = rows("gym:coin_flip?size=1&seed=1")
     with pytest.warns(UserWarning, match="the scorer of coin_flip fails on some answers: no answer in time"):
-        assert values(row, "1e999999999") == [0.0]
+        score = PROBLEM.score(row, "1e999999999")
+    assert (score.value, score.failure) == (0.0, "timed_out")
     assert values(row, row.target) == [1.0]
 
 

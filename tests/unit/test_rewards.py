@@ -12,14 +12,15 @@ import pytest
 from tasks.core.config import Config
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
-from tasks.core.examples import make_example, make_sample, read_examples, write_rows
+from tasks.core.examples import Example, make_example, make_sample, read_examples, write_rows
 from tasks.core.launching import forking
 from tasks.core.launching.launch import LaunchConfig
 from tasks.core.models import load_tokenizer
 from tasks.core.references import ModelRef
 from tasks.core.stage import compute
 from tasks.core.store import Store
-from tasks.problems.base import ProblemConfig
+from tasks.problems.base import ProblemConfig, Score
+from tasks.problems.exact_match import ExactMatch
 from tasks.rewards import stage
 from tasks.rewards.answers import STAGE as ANSWERS
 from tasks.rewards.answers import AnswersInputs
@@ -36,12 +37,34 @@ def samples(*completions):
     return [make_sample(QUESTIONS[at % 3], text) for at, text in enumerate(completions)]
 
 
-def score(folder: Path, rows, known=(), reward_model=None, report=lambda event: None, **config):
+class Touchy(ExactMatch):
+    """A problem of a user's that reads numbers alone."""
+
+    def score(self, example: Example, completion: str) -> Score:
+        return Score(value=float(int(completion) == int(example.target)), answer=completion)
+
+
+class Faulty(ExactMatch):
+    """One that reads nothing."""
+
+    def score(self, example: Example, completion: str) -> Score:
+        raise KeyError("licence")
+
+
+def score(
+    folder: Path,
+    rows,
+    known=(),
+    reward_model=None,
+    report=lambda event: None,
+    problem=NUMERIC,
+    **config,
+):
     if "function" in config:
         config = {"by": "function"} | config | {"function": f"tests.unit.verifiers:{config['function']}"}
     inputs = ScoreInputs(
         rows=write_rows(folder / "rows.jsonl", rows),
-        problem=NUMERIC,
+        problem=problem,
         known=[write_rows(folder / f"known-{at}.jsonl", part) for at, part in enumerate(known)],
         reward_model=reward_model,
     )
@@ -158,6 +181,44 @@ def test_a_function_that_hangs_on_everything_is_given_up_early(tmp_path):
     with pytest.raises(UserError, match=r"no answer within 0\.1 s to any of the first 10") as caught:
         score(tmp_path, rows, function="verify", time_limit_s=0.1)
     assert caught.value.field == "reward.time_limit_s"
+
+
+@pytest.mark.parametrize(
+    ("words", "given_up"),
+    [
+        (["a", "hang", "hang", "b", "hang", "hang", "c"], False),
+        (["a", "hang", "hang", "b", "hang", "hang", "hang", "c"], True),
+    ],
+)
+def test_a_function_that_comes_to_hang_is_given_up_after_so_many_in_a_row(
+    tmp_path, monkeypatch, words, given_up
+):
+    monkeypatch.setattr("tasks.rewards.judging.MOST_IN_A_ROW", 3)
+    rows = [make_sample(make_example(f"Question {at}", "1"), word) for at, word in enumerate(words)]
+    if not given_up:
+        assert score(tmp_path, rows, function="verify", time_limit_s=0.5).failed == {"timed_out": 4}
+        return
+    with pytest.raises(UserError, match=r"within 0\.5 s to 3 in a row, up to number 7") as caught:
+        score(tmp_path, rows, function="verify", time_limit_s=0.5)
+    assert caught.value.field == "reward.time_limit_s"
+
+
+def test_an_answer_that_a_users_problem_raises_on_is_a_failure_and_the_others_are_scored(tmp_path):
+    problem = ProblemConfig(name=f"{__name__}:Touchy")
+    result = score(tmp_path, samples("1", "3", "three"), problem=problem)
+    assert (rewards(result), result.failed) == ([1.0, 0.0, 0.0], {"crashed": 1})
+    assert result.reason.startswith("ValueError: invalid literal for int()")
+    assert "(test_rewards.py, line" in result.reason
+
+
+def test_a_problem_that_reads_no_answer_of_a_policy_is_broken_only_if_it_reads_no_right_one(tmp_path):
+    odd = samples("one", "two", "three")
+    result = score(tmp_path, odd, problem=ProblemConfig(name=f"{__name__}:Touchy"))
+    assert (rewards(result), result.failed) == ([0.0] * 3, {"crashed": 3})
+    faulty = ProblemConfig(name=f"{__name__}:Faulty")
+    with pytest.raises(UserError, match="on all of 3 answers, at last because KeyError: 'licence'") as caught:
+        score(tmp_path, odd, problem=faulty)
+    assert caught.value.field == "data.problem"
 
 
 def test_a_function_that_cannot_be_started_is_refused(tmp_path):
