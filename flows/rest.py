@@ -147,6 +147,7 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
         if not improved.trained:
             record.stopped = improved.stopped
             break
+    record.cautions += scoring.cautions()
     if config.equal_steps and policy.steps:
         record.comparisons.append(seed_only_equal_steps(student, data.train, data.test, policy.steps))
     return record

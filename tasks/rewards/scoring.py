@@ -27,13 +27,27 @@ class Scoring:
     reward_model: ModelRef | None = None
     scored: list[DatasetRef] = field(default_factory=list)
     """What was scored so far, in order."""
+    judged: dict[str, ScoreResult] = field(default_factory=dict)
+    """The results so far, by the digests of their rows."""
+
+    def cautions(self) -> list[str]:
+        """What a reader of the results should know of the verifier: that it failed, on how many answers, and why."""
+        failing = [result for result in self.judged.values() if result.failed]
+        if not failing:
+            return []
+        failed = sum(sum(result.failed.values()) for result in failing)
+        scored = sum(result.scored for result in self.judged.values())
+        return [
+            f"The verifier failed on {failed:,} of {scored:,} answers, at last because {failing[-1].reason}. "
+            "They count as worth nothing, which may be the verifier’s fault and not the policy’s."
+        ]
 
     def score(
         self, rows: DatasetRef, *, known: Sequence[DatasetRef] = (), label: str = "score"
     ) -> ScoreResult:
         """The rows with their rewards; a row that stands in one of `known` keeps the reward it has there."""
         result = self.run.stage(stage.STAGE, self.config, self._inputs(rows, known), label=label)
-        self._remember(result.rows)
+        self._remember(result)
         return result
 
     def score_each(
@@ -47,7 +61,7 @@ class Scoring:
         """`score` for several data sets that do not hang on one another, each with the `known` of its own."""
         inputs = [self._inputs(*one) for one in zip(rows, known, strict=True)]
         results = self.run.stages(stage.STAGE, self.config, inputs, labels=labels, at_once=at_once)
-        self._remember(*(result.rows for result in results))
+        self._remember(*results)
         return results
 
     def of_answers(self, predictions: DatasetRef, questions: DatasetRef, *, label: str) -> ScoreResult:
@@ -56,8 +70,11 @@ class Scoring:
         samples = self.run.stage(answers.STAGE, Config(), inputs, label=f"{label}: answers").samples
         return self.score(samples, label=label)
 
-    def _remember(self, *scored: DatasetRef) -> None:
+    def _remember(self, *results: ScoreResult) -> None:
+        for result in results:
+            self.judged.setdefault(result.rows.digest, result)
         if self.config.by != "problem":
+            scored = [result.rows for result in results]
             self.scored.extend(ref for ref in scored if ref.rows and ref not in self.scored)
 
     def _inputs(self, rows: DatasetRef, known: Sequence[DatasetRef]) -> ScoreInputs:

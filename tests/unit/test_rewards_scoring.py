@@ -50,6 +50,17 @@ def test_the_same_run_again_asks_for_the_same_results_and_nothing_is_called(scor
     assert (tmp_path / "calls.txt").read_text() == called
 
 
+def test_answers_on_which_a_verifier_failed_are_told_with_the_last_reason(scoring, tmp_path):
+    scoring.score(answers(tmp_path, "short", "a", "bb"))
+    assert scoring.cautions() == []
+    long = answers(tmp_path, "long", "a", "b" * 11, "c" * 12)
+    scoring.score(long)
+    scoring.score(long)  # found again, and counted once
+    assert [text.partition(". They")[0] for text in scoring.cautions()] == [
+        "The verifier failed on 2 of 4 answers, at last because it returned 1.2, not a number from 0 to 1"
+    ]
+
+
 def test_the_problems_own_score_is_given_anew(tmp_path):
     scoring = Scoring(CachedRun(tmp_path), RewardConfig(), ProblemConfig(name="exact_match"))
     results = [scoring.score(answers(tmp_path, name, "right", name)) for name in ("first", "second")]
