@@ -135,7 +135,7 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
             grown = growth.grow(policy.model)
             if number == 1:
                 grown.check()
-            improved = improvement.improve(policy, grown.samples, useless=grown.useless)
+            improved = improvement.improve(policy, grown.samples, asked=grown.prompts, useless=grown.useless)
             policy, train = improved.policy, improved.kept or train
             tested = student.test(policy.model, {"test": data.test})
             rewarded = scoring.of_answers(tested["test"].predictions, data.test, label="reward (test)")

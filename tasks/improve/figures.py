@@ -77,6 +77,8 @@ class Selection(BaseModel):
     """One Improve step: its level, the figures before and after it, and what was rejected by reason."""
 
     level: float
+    asked: int
+    """Prompts whose answers are drawn, also those of which no sample came."""
     before: SampleFigures
     after: SampleFigures
     rejected: dict[str, int]
@@ -87,5 +89,5 @@ class Selection(BaseModel):
 
     @property
     def prompts_without(self) -> int:
-        """Prompts that the policy answered, and of whose answers none was kept."""
-        return self.before.prompts - self.after.prompts
+        """Prompts of whose answers none was kept, be it that there was none."""
+        return self.asked - self.after.prompts

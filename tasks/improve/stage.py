@@ -18,6 +18,8 @@ class SelectInputs(BaseModel):
     rows: list[DatasetRef]
     """Samples, and the training rows where they are mixed in."""
     level: float
+    asked: int
+    """Prompts whose answers were drawn."""
 
 
 class SelectResult(BaseModel):
@@ -32,7 +34,11 @@ def run(config: ImproveConfig, inputs: SelectInputs, out: Path, report: Report) 
     rows = [row for ref in inputs.rows for row in read_examples(ref)]
     kept = keep(config, inputs.level, rows)
     selection = Selection(
-        level=inputs.level, before=describe(rows), after=describe(kept.rows), rejected=kept.rejected
+        level=inputs.level,
+        asked=inputs.asked,
+        before=describe(rows),
+        after=describe(kept.rows),
+        rejected=kept.rejected,
     )
     return SelectResult(kept=write_rows(out / "kept.jsonl", kept.rows), selection=selection)
 

@@ -74,9 +74,9 @@ class Improvement:
     """The scored training rows, where they are mixed in."""
     validation: DatasetRef | None = None
 
-    def improve(self, policy: Policy, samples: DatasetRef, *, useless: str = "") -> Improved:
+    def improve(self, policy: Policy, samples: DatasetRef, *, asked: int, useless: str = "") -> Improved:
         """Take the steps, from `policy` on, until one brings nothing; none where the samples are `useless`, for the
-        reason given (a policy that went beyond what its reward can measure).
+        reason given (a policy that went beyond what its reward can measure). `asked` prompts were to be answered.
 
         A step without a row to train on, or (`stop_on_reward`) one that does not raise the held-out reward, ends the
         iteration with the policy of the step before it, as ReST stops its Improve loop (section 3).
@@ -87,7 +87,7 @@ class Improvement:
         weighted = weighting(self.config)
         for number, level in enumerate(self.config.levels):
             name = f"step {number + 1}, {self._words(level)}"
-            inputs = SelectInputs(rows=rows, level=level)
+            inputs = SelectInputs(rows=rows, level=level, asked=asked)
             chosen = run.stage(stage.STAGE, self.config, inputs, label=f"select ({name})")
             selection = chosen.selection.model_copy(update={"taken": False})
             result.selections.append(selection)

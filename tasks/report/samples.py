@@ -43,8 +43,8 @@ class Step:
 
     @property
     def per_prompt(self) -> float | None:
-        """Samples kept per prompt, over all prompts, also those of which none was; None without a prompt."""
-        prompts = self.selection.before.prompts
+        """Samples kept per prompt, over all prompts that were asked; None without a prompt."""
+        prompts = self.selection.asked
         return self.selection.after.samples / prompts if prompts else None
 
     @property

@@ -45,7 +45,8 @@ def figures(rows: Sequence[Example], **known: Any) -> SampleFigures:
 def select(rows: Sequence[Example], level: float, before: dict[str, Any], **known: Any) -> Selection:
     """The step that keeps what is rewarded above `level`."""
     kept = [row for row in rows if (row.reward or 0.0) > level]
-    counts = {"rejected": {"low": len(rows) - len(kept)}, "taken": bool(kept)}
+    asked = len({prompt_of(row) for row in rows})
+    counts = {"asked": asked, "rejected": {"low": len(rows) - len(kept)}, "taken": bool(kept)}
     after = figures(kept, distinct_2=0.8, words=4.0)
     return Selection(**{"level": level, "before": figures(rows, **before), "after": after} | counts | known)
 

@@ -57,7 +57,12 @@ def test_rewards_at_the_edges_fall_into_the_bin_above_and_the_greatest_into_the_
 def select(folder, level, rows=ROWS):
     config = planned(ImproveConfig(), "rest")
     halves = [write_rows(folder / f"{n}.jsonl", part) for n, part in enumerate((rows[:2], rows[2:]))]
-    result = stage.run(config, SelectInputs(rows=halves, level=level), folder / "out", lambda event: None)
+    result = stage.run(
+        config,
+        SelectInputs(rows=halves, level=level, asked=len(QUESTIONS)),
+        folder / "out",
+        lambda event: None,
+    )
     return read_examples(result.kept), result.selection
 
 
@@ -66,7 +71,8 @@ def test_the_stage_writes_what_it_keeps_and_describes_both_sides(tmp_path):
     assert kept == [ROWS[0], ROWS[3]]
     assert (selection.level, selection.before.rows, selection.after.rows) == (0.5, 4, 2)
     # The training row that is kept is no answer of the policy's.
-    assert (selection.prompts_without, selection.rejected) == (1, {"low": 2})
+    # The third question has no sample: it was asked, and nothing of it was kept.
+    assert (selection.prompts_without, selection.rejected) == (2, {"low": 2})
 
 
 def test_training_rows_do_not_hide_a_policy_that_gets_nothing_right(tmp_path):
@@ -81,7 +87,7 @@ def test_training_rows_do_not_hide_a_policy_that_gets_nothing_right(tmp_path):
 
 def test_a_level_that_nothing_passes_gives_no_row_and_no_error(tmp_path):
     kept, selection = select(tmp_path, 1.0)
-    assert (kept, selection.after.rows, selection.prompts_without) == ([], 0, 2)
+    assert (kept, selection.after.rows, selection.prompts_without) == ([], 0, 3)
 
 
 def test_an_empty_set_and_a_single_row(tmp_path):

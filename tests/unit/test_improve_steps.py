@@ -66,7 +66,7 @@ def improve(tmp_path):
         mixed = write_rows(tmp_path / "train.jsonl", known) if originals else None
         samples = write_rows(tmp_path / "samples.jsonl", SAMPLES)
         steps = Given(student, config, scoring, starts, mixed, worth=list(worth))
-        return steps.improve(Policy(named("now"), 100, 0.3), samples, useless=useless)
+        return steps.improve(Policy(named("now"), 100, 0.3), samples, asked=5, useless=useless)
 
     return improve
 
@@ -126,5 +126,8 @@ def test_training_rows_are_trained_on_and_counted_apart(improve):
     done = improve([0.4, 0.5, 0.6], originals=True)
     assert done.policy.model.uri == "now > 0.08 equal 6 > 0.04 equal 5 > 0.02 equal 3"
     figures = done.metrics()
-    assert (figures["data/kept"], figures["data/wrong"]) == (3, 3)  # of the last step: two rows, one sample
+    assert (figures["data/kept"], figures["data/wrong"]) == (
+        3,
+        4,
+    )  # of the last step: two rows, one sample of five prompts
     assert figures["reward/mean"] == pytest.approx(sum(REWARDS) / 4)

@@ -73,13 +73,14 @@ def test_prompts_of_which_nothing_is_kept_count_for_the_mean_and_rejections_stan
     tmp_path: Path,
 ) -> None:
     samples = [*draw(1)[::3], *draw(1)[1:6:3]]
-    step = select(samples, 0.2, {}, rejected={"cut": 1, "low": 4, "odd <b>": 2}, taken=False)
+    step = select(samples, 0.2, {}, rejected={"cut": 1, "low": 4, "odd <b>": 2}, taken=False, asked=5)
     loop = sampled_loop(tmp_path, [FIRST])
     loop[0] = loop[0].model_copy(update={"selections": [step]})
     _, parsed = write(tmp_path / "out", loop)
     row = next(row for row in parsed.rows if row[2] == "level 0.2")
-    # the four samples worth nothing and two worth 0.5: of two of the four prompts one row each is kept
-    assert row[3:] == ["6 → 2", "0.167 → 0.500", "–", "gone back on", "2 of 4", "0.50", "1", "4", "1", "2"]
+    # the four samples worth nothing and two worth 0.5: of two of the four prompts one row each is kept; a fifth prompt
+    # has no sample
+    assert row[3:] == ["6 → 2", "0.167 → 0.500", "–", "gone back on", "3 of 5", "0.40", "1", "4", "1", "2"]
     assert [text for text in parsed.bdi if text in ("low", "cut", "odd <b>")] == ["low", "cut", "odd <b>"]
     assert "reward not high enough" in parsed.text
     assert "over the limit per prompt" not in parsed.text  # it never occurred
