@@ -81,11 +81,13 @@ def _training(
         static, trained_bytes = fully_sharded(static, trained, machine, shape, parameters)
     else:
         static, trained_bytes = placed(static, trained, machine, zero, parameters)
+    # Rows behind a shared prefix are one sequence, whose mask is that of all their tokens.
+    sequences = 1 if config.batching == "shared_prefix" else rows
     kept = activations(
         shape,
         training,
-        rows=rows,
-        length=config.max_length,
+        rows=sequences,
+        length=rows * config.max_length // sequences,
         checkpointing=config.gradient_checkpointing,
     )
     workspace = rows * config.max_length * backward_workspace(shape, training)

@@ -38,6 +38,21 @@ def saved_bytes(model, ids, mask, *, autocast: bool) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_sequence_that_rows_share_keeps_the_mask_of_all_its_tokens(precision):
+    tokens = torch.arange(ROWS * LENGTH)
+    rows = tokens // LENGTH
+    mask = ((rows[:, None] == rows[None, :]) & (tokens[:, None] >= tokens[None, :]))[None, None]
+    found = []
+    for layers in (2, 4):
+        shape = Architecture(family="llama", tied=True, qkv_bias=False, **SMALL | {"layers": layers})
+        model = AutoModelForCausalLM.from_config(config_of(shape), dtype=getattr(torch, precision))
+        found.append(saved_bytes(model, tokens[None] % 99, mask, autocast=False))
+    number = 4 if precision == "float32" else 2
+    kept = ROWS * LENGTH * kept_by_layer(shape, Training(number))
+    assert (found[1] - found[0]) / 2 == kept + mask_of_layer(number, 1, ROWS * LENGTH)
+
+
 @pytest.mark.parametrize(("precision", "copies"), CASES)
 @pytest.mark.parametrize("trained", ["all weights", "all-linear", "attention"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "falcon"])

@@ -261,6 +261,20 @@ def test_a_device_of_two_computes_half_the_width_and_the_whole_mask():
     assert found.cache == 2048 * 2 * 2 * 30 * 64  # of the one head everywhere
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_rows_behind_a_shared_prefix_have_the_mask_of_one_sequence(checkpointing):
+    settings = {"training.batch_size": 4, "training.max_length": 512, "training.precision": "float32"}
+    settings |= {"training.gradient_checkpointing": checkpointing}
+    apart, shared = (
+        plan_stages(changed(LLM2LLMConfig(), settings | {"training.batching": batching}), GPU, prompt=100)[0]
+        for batching in ("length", "shared_prefix")
+    )
+    assert apart.name == shared.name == "fine-tune"
+    # 4 rows of 512 tokens in a sequence of 2,048, each of whose pairs is a number of 4 bytes in each of 30 layers.
+    more = 4 * (2048 * 2048 - 4 * 512 * 512) * (1 if checkpointing else 30)
+    assert shared.memory.activations - apart.memory.activations == more
+
+
 def test_a_layout_that_offloads_says_how_much_main_memory_it_takes():
     settings = {"student.model": "falcon-180b", "training.batch_size": 4, "training.method": "full"}
     config = large(LLM2LLMConfig(), **settings, **{"teacher.engine.engine": "openai"})
