@@ -92,7 +92,7 @@ def check(config: ReSTConfig) -> None:
     check_needed(config.preferences, config.reward)
     if config.reward.by == "model" and not config.reward.model:
         check_learned(config.reward_base, config.preferences, config.reward_model, config.launch.total)
-    config.grow.drawing()  # its engine
+    grow.check(config.grow, config.training, config.data.problem, keep_cut=config.improve.keep_cut)
     check_evaluation(config.evaluation)
     check_model(config)
 

@@ -6,7 +6,11 @@ from pydantic import Field
 
 from tasks.compress.weights import located
 from tasks.core.config import PLACEMENT, Config
+from tasks.core.errors import UserError
 from tasks.core.generators.load import EngineConfig
+from tasks.problems.base import ProblemConfig
+from tasks.problems.load import load_problem
+from tasks.sft.config import TrainingConfig
 
 
 class DrawConfig(Config):
@@ -60,6 +64,21 @@ class GrowConfig(Config):
         shared = {name: getattr(self, name) for name in DrawConfig.model_fields}
         shared["engine"] = located(self.engine, "grow.engine")
         return DrawConfig(**{name: value for name, value in shared.items() if value is not None})
+
+
+def check(config: GrowConfig, training: TrainingConfig, problem: str, *, keep_cut: bool) -> None:
+    """Raise UserError for an engine that cannot be had, and for samples that may be too long to train on where the
+    training leaves none out."""
+    config.drawing()
+    longest = config.max_new_tokens or load_problem(ProblemConfig(name=problem)).max_new_tokens
+    longest += keep_cut  # the end of a whole answer is drawn, that of a cut one comes on top
+    if training.too_long == "refuse" and longest >= training.max_length:
+        raise UserError(
+            f"samples may have {longest} tokens, and training.max_length={training.max_length} has no room for those",
+            field="grow.max_new_tokens",
+            mend=f"lower it, raise training.max_length above {longest}, or leave such samples out with "
+            "--training.too_long=drop",
+        )
 
 
 def planned(config: GrowConfig, method: Literal["rest", "rest-em"]) -> GrowConfig:

@@ -167,6 +167,7 @@ def test_samples_can_answer_other_questions(loop):
         ({"policy__model": "nowhere/at-all"}, "policy.model"),
         ({"evaluation__engine__compressor__model": "nowhere/at-all"}, "evaluation.engine.compressor.model"),
         ({"grow__engine__compressor__model": "nowhere/at-all"}, "grow.engine.compressor.model"),
+        ({"training__max_length": 12}, "grow.max_new_tokens: samples may have 12 tokens"),
     ],
 )
 def test_mistakes_end_before_anything_is_loaded(loop, changes, field):

@@ -7,11 +7,14 @@ from tasks.core.errors import UserError
 from tasks.core.examples import read_examples
 from tasks.core.generators.load import EngineConfig
 from tasks.core.references import ModelRef
+from tasks.grow.config import GrowConfig, check
 from tasks.rewards.config import RewardConfig
+from tasks.sft.config import TrainingConfig
 from tests.tiny_encoder import build_tiny_encoder
 from tests.unit.small_grow import (
     CONTEXT,
     LONG,
+    PROBLEM,
     PROMPTS,
     Grower,
     Killed,
@@ -152,6 +155,29 @@ def test_a_reward_model_that_tells_no_samples_apart_is_named_by_the_setting_it_c
     grown = grower.grow(reward=RewardConfig(by="model"), reward_model=able)
     assert grown.useless == ""
     grown.check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "training", "keep_cut", "refused"),
+    [
+        ({"max_new_tokens": 63}, {}, False, False),
+        ({"max_new_tokens": 64}, {}, False, True),
+        ({"max_new_tokens": 63}, {}, True, True),  # a cut answer gets an end of its own
+        ({"max_new_tokens": 64}, {"too_long": "drop"}, False, False),
+        ({}, {}, False, True),  # the problem's own 64
+        ({}, {"max_length": 65}, False, False),
+    ],
+)
+def test_samples_that_may_be_too_long_to_train_on_are_refused_where_none_is_left_out(
+    settings, training, keep_cut, refused
+):
+    asked = GrowConfig(**settings), TrainingConfig(**{"max_length": 64} | training), PROBLEM.name
+    if not refused:
+        check(*asked, keep_cut=keep_cut)
+        return
+    with pytest.raises(UserError, match=r"training\.max_length=64 has no room") as caught:
+        check(*asked, keep_cut=keep_cut)
+    assert caught.value.field == "grow.max_new_tokens"
 
 
 def test_no_prompt_gives_an_empty_set(grower):
