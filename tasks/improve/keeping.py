@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tasks.core.examples import Example
 from tasks.improve.config import ImproveConfig
+from tasks.problems.base import Problem
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,22 @@ class Kept:
 def prompt_of(row: Example) -> str:
     """The id of the question a row answers: a sample's parent, or the training row itself."""
     return row.id if row.completion is None else row.parent or row.id
+
+
+def without_repeated(config: ImproveConfig, problem: Problem, rows: Sequence[Example]) -> list[Example]:
+    """The rows without those training rows that a sample says word for word: with ids of their own, both would be
+    trained on, and the question would count twice.
+
+    The sample stays, for the figures are of what the policy says, and the training is the same. One that is not kept
+    because it was cut does not take its training row with it.
+    """
+    samples = [row for row in rows if row.completion is not None and (config.keep_cut or not row.cut)]
+    said = {(prompt_of(row), (row.completion or "").rstrip()) for row in samples}
+    return [
+        row
+        for row in rows
+        if row.completion is not None or (prompt_of(row), problem.target(row).rstrip()) not in said
+    ]
 
 
 def keep(config: ImproveConfig, level: float, rows: Sequence[Example]) -> Kept:

@@ -9,7 +9,9 @@ from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
 from tasks.improve.config import ImproveConfig
 from tasks.improve.figures import Selection, describe
-from tasks.improve.keeping import keep
+from tasks.improve.keeping import keep, without_repeated
+from tasks.problems.base import ProblemConfig
+from tasks.problems.load import load_problem
 
 
 class SelectInputs(BaseModel):
@@ -20,6 +22,7 @@ class SelectInputs(BaseModel):
     level: float
     asked: int
     """Prompts whose answers were drawn."""
+    problem: ProblemConfig
 
 
 class SelectResult(BaseModel):
@@ -30,8 +33,10 @@ class SelectResult(BaseModel):
 
 
 def run(config: ImproveConfig, inputs: SelectInputs, out: Path, report: Report) -> SelectResult:
-    """Keep the rows that `config` and the level let pass, in their order."""
+    """Keep the rows that `config` and the level let pass, in their order; a training row that a sample repeats is none
+    of them."""
     rows = [row for ref in inputs.rows for row in read_examples(ref)]
+    rows = without_repeated(config, load_problem(inputs.problem), rows)
     kept = keep(config, inputs.level, rows)
     selection = Selection(
         level=inputs.level,

@@ -87,7 +87,7 @@ class Improvement:
         weighted = weighting(self.config)
         for number, level in enumerate(self.config.levels):
             name = f"step {number + 1}, {self._words(level)}"
-            inputs = SelectInputs(rows=rows, level=level, asked=asked)
+            inputs = SelectInputs(rows=rows, level=level, asked=asked, problem=self.student.problem)
             chosen = run.stage(stage.STAGE, self.config, inputs, label=f"select ({name})")
             selection = chosen.selection.model_copy(update={"taken": False})
             result.selections.append(selection)

@@ -7,7 +7,9 @@ from tasks.improve import stage
 from tasks.improve.config import ImproveConfig, planned
 from tasks.improve.figures import BINS, describe, histogram
 from tasks.improve.stage import SelectInputs
+from tasks.problems.base import ProblemConfig
 
+PROBLEM = ProblemConfig(name="exact_match")
 QUESTIONS = [make_example("one", "1"), make_example("two", "2"), make_example("three", "3")]
 
 
@@ -59,7 +61,7 @@ def select(folder, level, rows=ROWS):
     halves = [write_rows(folder / f"{n}.jsonl", part) for n, part in enumerate((rows[:2], rows[2:]))]
     result = stage.run(
         config,
-        SelectInputs(rows=halves, level=level, asked=len(QUESTIONS)),
+        SelectInputs(rows=halves, level=level, asked=len(QUESTIONS), problem=PROBLEM),
         folder / "out",
         lambda event: None,
     )
@@ -83,6 +85,19 @@ def test_training_rows_do_not_hide_a_policy_that_gets_nothing_right(tmp_path):
     assert (selection.prompts_without, selection.before.reward, selection.after.reward) == (3, 0.0, 0.0)
     assert (selection.before.per_prompt, selection.after.per_prompt) == ({1: 3}, {})
     assert (selection.after.rows, selection.after.samples) == (3, 0)
+
+
+def test_a_sample_that_says_its_training_row_word_for_word_stands_for_both(tmp_path):
+    known = [row.model_copy(update={"reward": 1.0}) for row in QUESTIONS]
+    cut = sample(1, "2", 1.0).model_copy(update={"cut": True})
+    said = [
+        sample(0, "1", 1.0),
+        cut,
+        sample(2, "2", 1.0),
+    ]  # right; cut, and so not kept; the word of another question
+    kept, selection = select(tmp_path, 0.5, said + known)
+    assert kept == [said[0], said[2], known[1], known[2]]
+    assert (selection.before.rows, selection.before.samples, selection.rejected) == (5, 3, {"cut": 1})
 
 
 def test_a_level_that_nothing_passes_gives_no_row_and_no_error(tmp_path):
