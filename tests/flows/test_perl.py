@@ -131,8 +131,9 @@ def test_a_policy_that_says_nothing_ends_with_a_report_that_says_so(perl, tiny_m
         ),
     ],
 )
-def test_mistakes_end_before_a_model_is_loaded(perl, flag, words):
+def test_mistakes_end_before_a_model_is_loaded(perl, flag, words, tmp_path):
     code, _, error = perl(flag)
     assert code == 2
+    assert not list((tmp_path / "store").glob("*/*")), "nothing may be computed"
     assert words in error
     assert "Traceback" not in error

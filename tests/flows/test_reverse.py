@@ -155,6 +155,7 @@ def test_an_engine_that_is_not_installed_is_refused_before_a_model_is_loaded(
     places = [f"--facts.table={write_table(tmp_path)}", f"--student.model={tiny_model}"]
     assert main([flow, *places, f"--store={tmp_path}/store", "--evaluation.engine.engine=vllm"]) == 2
     assert "evaluation.engine.engine: vLLM is not installed" in capsys.readouterr().err
+    assert not list((tmp_path / "store").glob("*/*")), "nothing may be computed"
 
 
 def test_the_students_of_other_loops_train_on_copies_when_they_are_asked_for(tiny_ref, tmp_path):
