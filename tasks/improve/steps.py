@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.improve import stage
@@ -85,9 +86,10 @@ class Improvement:
         rows = [samples, *([self.originals] if self.originals else [])]
         rate = self.config.learning_rate or self.student.training.learning_rate
         weighted = weighting(self.config)
+        shared = {"asked": asked, "problem": self.student.problem} | self._room()
         for number, level in enumerate(self.config.levels):
             name = f"step {number + 1}, {self._words(level)}"
-            inputs = SelectInputs(rows=rows, level=level, asked=asked, problem=self.student.problem)
+            inputs = SelectInputs(rows=rows, level=level, **shared)
             chosen = run.stage(stage.STAGE, self.config, inputs, label=f"select ({name})")
             selection = chosen.selection.model_copy(update={"taken": False})
             result.selections.append(selection)
@@ -95,7 +97,8 @@ class Improvement:
                 result.stopped = useless
                 break
             if not chosen.kept.rows:
-                result.stopped = f"no sample passes {self._words(level)}"
+                which = "no sample that fits" if "long" in selection.rejected else "no sample"
+                result.stopped = f"{which} passes {self._words(level)}"
                 break
             changes = {"learning_rate": rate * self.config.decay**number, "weighting": weighted}
             student = replace(self.student, training=self.student.training.model_copy(update=changes))
@@ -117,6 +120,14 @@ class Improvement:
         answered = self.student.test(policy, {"validation": self.validation}, label=f"validate ({name})")
         predictions = answered["validation"].predictions
         return self.scoring.of_answers(predictions, self.validation, label=f"reward ({name})").mean
+
+    def _room(self) -> dict[str, Any]:
+        """What rows have to fit into, where the training would leave out those that do not: when none did, it would end
+        the run and not the iteration."""
+        training = self.student.training
+        if training.too_long == "refuse":
+            return {}
+        return {"model": self.student.base, "max_length": training.max_length}
 
     def _words(self, level: float) -> str:
         words = {"threshold": "reward above {:g}", "percentile": "percentile {:g}", "top_n": "best {:g}"}

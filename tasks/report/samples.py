@@ -12,6 +12,7 @@ from tasks.report.records import IterationRecord
 REJECTED = {
     "low": "reward not high enough",
     "cut": "cut at the token limit",
+    "long": "longer than training.max_length",
     "many": "over the limit per prompt",
 }
 """Why a sample was not kept, in words."""

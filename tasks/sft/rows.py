@@ -42,7 +42,7 @@ def fitting(
     problem: Problem, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], max_length: int
 ) -> list[Example]:
     """The examples whose answer fits. Raises UserError when none does."""
-    kept = [example for example in examples if len(_answer(problem, tokenizer, example)) < max_length]
+    kept = [example for example in examples if fits(problem, tokenizer, example, max_length)]
     if not kept:
         raise UserError(
             f"no row has an answer that fits into {max_length} tokens",
@@ -50,6 +50,11 @@ def fitting(
             mend="raise it",
         )
     return kept
+
+
+def fits(problem: Problem, tokenizer: "PreTrainedTokenizerBase", example: Example, max_length: int) -> bool:
+    """Whether the answer leaves room for a token of its prompt."""
+    return len(_answer(problem, tokenizer, example)) < max_length
 
 
 def _answer(problem: Problem, tokenizer: "PreTrainedTokenizerBase", example: Example) -> list[int]:

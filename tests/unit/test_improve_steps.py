@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tasks.core.examples import make_example, make_sample, read_examples, write_rows
+from tasks.core.models import load_tokenizer
 from tasks.core.references import ModelRef
 from tasks.evaluate import EvaluationConfig
 from tasks.improve.config import ImproveConfig, planned
@@ -56,9 +57,9 @@ class Given(Improvement):
 
 @pytest.fixture
 def improve(tmp_path):
-    def improve(worth, *, useless="", originals=False, **settings):
+    def improve(worth, *, useless="", originals=False, base=named("base"), **settings):  # noqa: B008
         run = CachedRun(tmp_path)
-        student = WrittenDown(run, named("base"), PROBLEM, TRAINING, EvaluationConfig())
+        student = WrittenDown(run, base, PROBLEM, TRAINING, EvaluationConfig())
         config = planned(ImproveConfig(**{"levels": (0.1, 0.5, 0.95)} | settings), "rest")
         scoring = Scoring(run, RewardConfig(), PROBLEM)
         starts = {"base": Policy(named("base")), "warm": Policy(named("warm"), 5)}
@@ -114,6 +115,21 @@ def test_rate_and_weighting_are_the_steps_own(improve):
 def test_a_level_that_nothing_passes_ends_the_iteration(improve):
     none = improve([], levels=(3.0, 2.0, 1.0), by="top_n", floor=1.0)
     assert (none.stopped, none.trained) == ("no sample passes best 3", [])
+
+
+def test_rows_that_the_training_would_leave_out_are_left_out_before_and_none_ends_the_iteration(
+    improve, tiny_ref, monkeypatch
+):
+    def within(length):
+        training = TRAINING.model_copy(update={"too_long": "drop", "max_length": length})
+        monkeypatch.setattr(f"{__name__}.TRAINING", training)
+        return improve([0.4, 0.5, 0.6], base=tiny_ref)
+
+    tokens = len(load_tokenizer(tiny_ref)("answer", add_special_tokens=False)["input_ids"]) + 1  # and the end
+    assert within(tokens + 1).kept.rows == 1
+    none = within(tokens)
+    assert (none.stopped, none.policy.model.uri) == ("no sample that fits passes reward above 0.1", "now")
+    assert none.selections[0].rejected == {"long": 4}
 
 
 def test_useless_samples_are_looked_at_and_not_trained_on(improve):
