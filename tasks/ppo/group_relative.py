@@ -144,8 +144,9 @@ def train_group_relative(
     does: an adapter on its base, or full weights.
 
     Of several processes each takes its share of every batch; all have to call it. Ends early when the policy has
-    collapsed to one token or has left the reference for good (`kl_alarm`). Raises UserError for numbers that are not
-    finite and for batches that the processes cannot share.
+    collapsed to one token or has left the reference for good (`kl_alarm`), and when it is asked to (SIGTERM), then by
+    an EndedEarly behind a checkpoint between two batches. Raises UserError for numbers that are not finite and for
+    batches that the processes cannot share.
     """
     trainer = make_group_trainer(
         config, group, roles, policy, tokenizer, score, prompts, checkpoints, checkpoint_steps, failures
@@ -153,7 +154,7 @@ def train_group_relative(
     trainer.add_callback(reporting(lambda event: None))  # marks checkpoints that are whole
     progress = following(config, group, report, failures or Failures())
     trainer.add_callback(progress)
-    train_to_the_end(trainer, checkpoints)
+    train_to_the_end(trainer, checkpoints, every=group.iterations)
     figures = figures_of_steps(trainer.state.log_history, config, group)
     if trainer.is_world_process_zero():
         shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed here has left

@@ -37,9 +37,12 @@ def newest_whole(checkpoints: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.split("-")[1])) if whole else None
 
 
-def train_to_the_end(trainer: Any, checkpoints: Path, *, field: str = "training.deepspeed") -> None:
+def train_to_the_end(
+    trainer: Any, checkpoints: Path, *, field: str = "training.deepspeed", every: int = 1
+) -> None:
     """Train, from the newest whole checkpoint on if there is one. Asked to end (SIGTERM) it ends behind a checkpoint of
-    the step it is in, by an EndedEarly.
+    the step it is in, by an EndedEarly; where a training can only go on from a multiple of `every` steps, of the next
+    one.
 
     Any number of processes goes on from a checkpoint, but only with the stage of ZeRO that it was written with, and
     with FSDP only from one of FSDP. Raises UserError, which names `field`, for another.
@@ -55,18 +58,18 @@ def train_to_the_end(trainer: Any, checkpoints: Path, *, field: str = "training.
         if now.stage and before.processes != now.processes:
             read_universal(newest, trainer)
     with heeding_termination() as asked:
-        trainer.add_callback(_ending_when(asked))
+        trainer.add_callback(_ending_when(asked, every))
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 
 
-def _ending_when(asked: Callable[[], bool]) -> "TrainerCallback":
+def _ending_when(asked: Callable[[], bool], every: int) -> "TrainerCallback":
     from transformers import TrainerCallback
 
     class Ending(TrainerCallback):
         asked_at = 0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if asked():
+            if state.global_step % every == 0 and asked():
                 self.asked_at = state.global_step
                 control.should_save = True
 

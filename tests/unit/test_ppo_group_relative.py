@@ -1,5 +1,7 @@
 """RLOO and GRPO: advantages by hand, what they learn, and that a kill in the middle changes nothing."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from safetensors.torch import load_file
 
 from tasks.core.errors import UserError
 from tasks.core.examples import Example, make_example, read_records, write_rows
+from tasks.core.launching.termination import EndedEarly
 from tasks.core.models import load_model, load_tokenizer, render
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
@@ -223,6 +226,34 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path, tiny_ref, al
         whole.figures,
         whole.warnings,
     )
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_asked_to_end_within_a_batch_it_learns_from_all_of_it_first(
+    tmp_path, tiny_ref, monkeypatch, algorithm
+):
+    """A resume within a batch would sample it again, with a policy that has learned from it already."""
+    settings: dict[str, Any] = {"group": {"iterations": 3}, "ppo": {"steps": 3}}
+    whole = train(tmp_path / "whole", tiny_ref, algorithm, **settings)
+    first_done: list[bool] = []
+
+    def reporting(event: dict[str, Any]) -> None:
+        if event.get("step") == 1:
+            first_done.append(True)
+
+    def scored(self: Any, example: Example, completion: str, score: Any = Vowels.score) -> Score:
+        if first_done:  # the second batch has just been sampled
+            first_done.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(self, example, completion)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Vowels, "score", scored)
+        with pytest.raises(EndedEarly, match="step 6"):
+            train(tmp_path / "ended", tiny_ref, algorithm, report=reporting, **settings)
+    resumed = train(tmp_path / "ended", tiny_ref, algorithm, **settings)
+    assert resumed.model.digest == whole.model.digest
+    assert list(read_records(resumed.history)) == list(read_records(whole.history))
 
 
 def test_a_seed_decides_the_weights(tmp_path, tiny_ref):
