@@ -54,9 +54,9 @@ class RewardRole:
             return torch.cat(parts)
 
     def __call__(self, rollout: Rollout) -> "Tensor":
-        """The rewards [B] in [0, 1]."""
-        low, high = self.normalisation.low, self.normalisation.high
-        return ((self.raw(rollout) - low) / (high - low)).clamp(0.0, 1.0)
+        """The rewards [B] in [0, 1]; one that is not finite stays so, for whoever learns from them to refuse."""
+        low, high, raw = self.normalisation.low, self.normalisation.high, self.raw(rollout)
+        return ((raw - low) / (high - low)).clamp(0.0, 1.0).where(raw.isfinite(), raw)
 
     def _read(self, rollout: Rollout) -> "Tensor":
         import torch

@@ -1,5 +1,6 @@
 """One base in four roles: each gives what a model of its own would give, and none disturbs another."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,16 @@ from tasks.core.errors import DamagedArtifact, UserError
 from tasks.core.models import load_model, load_tokenizer, render
 from tasks.core.references import ModelRef
 from tasks.ppo import log_probabilities
+from tasks.ppo.config import PPOConfig
+from tasks.ppo.kl_control import FixedKL
 from tasks.ppo.log_probabilities import Vocabulary
 from tasks.ppo.merge import MergeConfig, MergeInputs
 from tasks.ppo.merge import run as merge
+from tasks.ppo.optimisation import update
+from tasks.ppo.optimizer import make_optimizer
 from tasks.ppo.roles_config import RolesConfig, check
 from tasks.ppo.saving import load_trained_weights, save_policy, save_trained_weights
+from tasks.ppo.scores import by_role
 from tasks.reward_model.scoring import load_reward_model
 from tasks.reward_model.tokens import answer_tokens
 from tasks.sft.adapter import AdapterConfig
@@ -111,6 +117,20 @@ def test_rewards_are_those_of_the_reward_model_for_the_same_texts(tiny_ref, rewa
     close(roles.raw_rewards(batch), torch.tensor(scorer.raw(prompts, answers)))
     close(roles.rewards(batch), torch.tensor(scorer.score(prompts, answers)))
     assert roles.rewards(batch).std() > 0.01
+
+
+@pytest.mark.parametrize("fault", [math.inf, -math.inf, math.nan])
+def test_a_reward_head_that_overflows_is_refused_and_no_reward_of_0_or_1(tiny_ref, reward, fault):
+    """A bound at [0, 1] would have made the best or the worst answer of it."""
+    roles, batch, config = roles_on(tiny_ref, reward), rollout(), PPOConfig()
+    sound = roles.rewards(batch)
+    roles._reward.head.bias = torch.nn.Parameter(torch.tensor([fault]), requires_grad=False)
+    optimizer, generator = make_optimizer(roles, config), torch.Generator()
+    scores = by_role(roles)(batch, [])
+    with pytest.raises(UserError, match="3 of the batch's rewards are not finite") as caught:
+        update(roles, batch, scores, config, FixedKL(0.05), optimizer, generator)
+    assert caught.value.field == "reward"
+    assert ((sound >= 0) & (sound <= 1)).all()
 
 
 def test_a_sequence_longer_than_the_context_is_scored_without_its_beginning(tmp_path):
