@@ -11,7 +11,7 @@ from tasks.ppo.config import PPOConfig
 from tasks.ppo.group_config import GroupConfig
 from tasks.ppo.reward_signal import SMALLEST_STD
 from tasks.ppo.scores import Failures
-from tasks.ppo.warning_signs import ENDING, warning_signs
+from tasks.ppo.warning_signs import ENDING, ENOUGH, warning_signs
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -62,9 +62,15 @@ def last_failure(history: Sequence[dict[str, Any]]) -> str:
     return next((str(entry[_FAILURE]) for entry in reversed(history) if entry.get(_FAILURE)), "")
 
 
-def group_warning_signs(figures: dict[str, float], config: PPOConfig, failure: str = "") -> dict[str, str]:
+def group_warning_signs(
+    figures: dict[str, float],
+    config: PPOConfig,
+    failure: str = "",
+    *,
+    earlier: Sequence[dict[str, float]] = (),
+) -> dict[str, str]:
     """`warning_signs` of a step's figures, with those that concern groups. Without a reference no KL is known."""
-    found = warning_signs({"objective/kl": 0.0} | figures, config, failure)
+    found = warning_signs({"objective/kl": 0.0} | figures, config, failure, earlier=earlier)
     if figures["reward/frac_zero_std"] == 1.0 and figures["reward/std"] > SMALLEST_STD:
         found["groups"] = (
             "the responses to each prompt all have the same reward: there is nothing to learn from but the KL penalty. "
@@ -95,13 +101,16 @@ def following(config: PPOConfig, group: GroupConfig, report: Report, failures: F
             step, iterations_left = divmod(state.global_step, group.iterations)
             if iterations_left:
                 return
-            figures = _figures(state.log_history[-group.iterations :], config, group)
+            # Of the last steps, which lie in checkpoints: a resumed training ends where it would have ended.
+            *earlier, figures = figures_of_steps(
+                state.log_history[-(ENOUGH + 1) * group.iterations :], config, group
+            )
             if state.is_world_process_zero:
                 report({"step": step} | figures)
                 kl = f", KL {figures['objective/kl']:.2f}" if "objective/kl" in figures else ""
                 text = f"reward {figures['reward/mean']:.3f}{kl}"
                 report({"progress": [step, config.total_steps()], "text": text})
-            if not ENDING.isdisjoint(group_warning_signs(figures, config)):
+            if not ENDING.isdisjoint(group_warning_signs(figures, config, earlier=earlier)):
                 self.stopped = True
                 control.should_training_stop = True
                 control.should_save = False  # a run resumed from here would go on

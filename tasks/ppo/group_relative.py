@@ -28,7 +28,7 @@ from tasks.ppo.sampling import PolicySampler
 from tasks.ppo.scores import Failures, Score
 from tasks.ppo.shared_base import check_bases
 from tasks.ppo.training import Prompt, Trained, batch_of
-from tasks.ppo.warning_signs import said_of_steps
+from tasks.ppo.warning_signs import before, said_of_steps
 from tasks.sft.adapter import lora_config
 from tasks.sft.checkpoints import reporting, train_to_the_end
 from tasks.sft.saving import save_trained
@@ -162,5 +162,9 @@ def train_group_relative(
     save_trained(trainer, folder, base, tokenizer)
     model = ModelRef(uri=str(folder), digest=folder_digest(folder), base=base, facts=policy.base.facts)
     failure = last_failure(trainer.state.log_history)
-    warnings = said_of_steps([group_warning_signs(step, config, failure) for step in figures])
+    signs = [
+        group_warning_signs(step, config, failure, earlier=before(figures, number))
+        for number, step in enumerate(figures)
+    ]
+    warnings = said_of_steps(signs)
     return Trained(figures, warnings, warnings[0] if progress.stopped else ""), model

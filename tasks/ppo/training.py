@@ -21,7 +21,7 @@ from tasks.ppo.running_moments import RunningMoments
 from tasks.ppo.sampling import Sampler, SamplingEnded
 from tasks.ppo.scores import Failures, Score
 from tasks.ppo.sharding import ShardedOptimizer, whole_weights
-from tasks.ppo.warning_signs import ENDING, said_of_steps, warning_signs
+from tasks.ppo.warning_signs import ENDING, before, said_of_steps, warning_signs
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def train_policy(
             report({"step": step + 1} | metrics)
             text = f"reward {metrics['reward/mean']:.3f}, KL {metrics['objective/kl']:.2f}"
             report({"progress": [step + 1, total], "text": text})
-            stopped = not ENDING.isdisjoint(warning_signs(metrics, config))
+            stopped = not ENDING.isdisjoint(warning_signs(metrics, config, earlier=before(figures, step)))
             if stopped or step + 1 == total:  # asked to end or not, what is left is to save the policy
                 break
             ends = asked()
@@ -133,7 +133,11 @@ def train_policy(
             if ends:
                 raise EndedEarly(f"asked to end; there is a checkpoint of step {step + 1}")
     # From the figures, which are those of all steps in a resumed training as well.
-    warnings = said_of_steps([warning_signs(metrics, config, failures.reason) for metrics in figures])
+    signs = [
+        warning_signs(metrics, config, failures.reason, earlier=before(figures, number))
+        for number, metrics in enumerate(figures)
+    ]
+    warnings = said_of_steps(signs)
     return Trained(figures, warnings, warnings[0] if stopped else "", optimizer)
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 SHORTEST = 4
 """Responses of fewer tokens may well repeat one."""
 MOST_COLLAPSED = 0.9
+ENOUGH = 16
+"""Responses that a collapse is told by: those of the last steps together where a batch has fewer. One of a single
+response, which may well be only the end token, shows nothing."""
 SIGNS = ("collapsed", "exploded", "failed", "constant", "groups", "cut")
 """The names of what may be wrong, the gravest first."""
 ENDING = {"collapsed", "exploded"}
@@ -29,17 +32,25 @@ def one_token(rollout: Rollout) -> "Tensor":
     return (same & (lengths >= SHORTEST)) | (lengths == 0)
 
 
-def warning_signs(metrics: dict[str, float], config: PPOConfig, failure: str = "") -> dict[str, str]:
+def warning_signs(
+    metrics: dict[str, float],
+    config: PPOConfig,
+    failure: str = "",
+    *,
+    earlier: Sequence[dict[str, float]] = (),
+) -> dict[str, str]:
     """Sentences about what is wrong in an update's metrics, each with what to do, by a name; none when nothing shows.
-    `failure` is why a verifier failed last.
+    `failure` is why a verifier failed last; `earlier` are the metrics of (at least the last 16) steps before, which a
+    collapse is told by as well where the batch is small.
 
     `collapsed` and `exploded` mean that going on is no use: the policy has collapsed, or has left the reference for
     good.
     """
     found = {}
-    if metrics["val/one_token_share"] > MOST_COLLAPSED:
+    share, responses = _one_token_share([*earlier[-ENOUGH:], metrics])
+    if responses >= ENOUGH and share > MOST_COLLAPSED:
         found["collapsed"] = (
-            f"the policy has collapsed: {metrics['val/one_token_share']:.0%} of the responses are one token over and "
+            f"the policy has collapsed: {share:.0%} of the last {responses:.0f} responses are one token over and "
             "over, or only the end token. Go back to an earlier checkpoint, lower ppo.policy_learning_rate, raise "
             "ppo.kl_coefficient"
         )
@@ -64,6 +75,22 @@ def warning_signs(metrics: dict[str, float], config: PPOConfig, failure: str = "
             "ppo.missing_eos_penalty"
         )
     return found
+
+
+def _one_token_share(steps: Sequence[dict[str, float]]) -> tuple[float, float]:
+    """The share of the last responses that are one token, over as many steps as have ENOUGH, and how many these are."""
+    collapsed = responses = 0.0
+    for step in reversed(steps):
+        collapsed += step["val/one_token_share"] * step["val/episodes"]
+        responses += step["val/episodes"]
+        if responses >= ENOUGH:
+            break
+    return collapsed / responses, responses
+
+
+def before(steps: Sequence[dict[str, float]], number: int) -> Sequence[dict[str, float]]:
+    """The steps before the one at place `number` that `warning_signs` may look at."""
+    return steps[max(0, number - ENOUGH) : number]
 
 
 def said_of_steps(steps: Sequence[dict[str, str]]) -> list[str]:

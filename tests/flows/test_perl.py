@@ -107,12 +107,12 @@ def test_a_reward_model_of_another_architecture_that_is_there_already(perl, tmp_
 def test_a_policy_that_says_nothing_ends_with_a_report_that_says_so(perl, tiny_model, tmp_path):
     silent = silent_model(tmp_path / "silent", tiny_model)
     flags = ["--reward.by=problem", "--sft=false", "--preferences.train=", "--ppo.algorithm=reinforce"]
-    code, result, error = perl(*flags, f"--policy.model={silent.uri}")
+    code, result, error = perl(*flags, f"--policy.model={silent.uri}", "--ppo.batch_size=16")
     assert code == 0, error
     figures = result["metrics"]
     assert (figures["train/steps"], figures["held_out/words"], figures["held_out/words_start"]) == (1, 0, 0)
     page = Path(result["places"]["report"]).read_text(encoding="utf-8")
-    assert "the policy has collapsed: 100% of the responses" in page
+    assert "the policy has collapsed: 100% of the last 16 responses" in page
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from tasks.problems.load import load_problem
 from tasks.rewards.config import RewardConfig
 from tests.unit.ppo_roles import naive, rollout
 from tests.unit.reward_pairs import train_reward
+from tests.unit.small_grow import silent_model
 
 QUICK = {
     "steps": 4,
@@ -339,6 +340,26 @@ def test_a_policy_that_leaves_its_reference_is_stopped_and_stays_stopped(tmp_pat
         result.stopped,
         result.model.digest,
     )
+
+
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_silence_ends_a_training_of_small_batches_once_there_are_sixteen_responses(
+    tmp_path, tiny_model, iterations
+):
+    silent = silent_model(tmp_path / "silent", tiny_model)
+    changes: dict[str, Any] = {"group": {"responses": 2, "iterations": iterations}}
+    changes["ppo"] = {"batch_size": 2, "steps": 12}
+
+    def killed(event: dict[str, Any]) -> None:
+        if event.get("step") == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, silent, "rloo", report=killed, **changes)
+    result = train(tmp_path, silent, "rloo", **changes)
+    assert result.steps == 8
+    assert "collapsed: 100% of the last 16 responses" in result.stopped
+    assert result.stopped.endswith("(at 1 of 8 steps, last at step 8)")
 
 
 def test_groups_without_spread_are_named():

@@ -1,5 +1,6 @@
 """A policy's training as a stage: what it learns from, and that a kill in the middle changes nothing."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks.ppo.training_config import PolicyTrainingConfig
 from tasks.problems.base import ProblemConfig
 from tasks.rewards.config import RewardConfig
 from tests.unit.reward_pairs import train_reward
+from tests.unit.small_grow import silent_model
 
 QUICK = {
     "steps": 5,
@@ -163,6 +165,36 @@ def test_the_full_twin_trains_all_weights(tmp_path, tiny_ref, reward_model):
 def test_reinforce_takes_one_optimizer_step_a_batch(tmp_path, tiny_ref, reward_model):
     result = train(tmp_path, tiny_ref, reward_model, ppo={"algorithm": "reinforce", "steps": 2})
     assert [step["policy/optimizer_steps"] for step in read_records(result.history)] == [1.0, 1.0]
+
+
+def test_a_batch_of_one_is_learned_from(tmp_path, tiny_ref, reward_model):
+    ppo = {"batch_size": 1, "minibatch_size": 1, "steps": 3}
+    result = train(tmp_path, tiny_ref, reward_model, ppo=ppo)
+    history = list(read_records(result.history))
+    assert [step["val/episodes"] for step in history] == [1.0] * 3
+    assert [step["policy/optimizer_steps"] for step in history] == [2.0] * 3  # one in each epoch
+    assert all(math.isfinite(figure) for step in history for figure in step.values())
+    assert all(step["reward/std"] == 0.0 for step in history)
+    assert (result.steps, result.stopped) == (3, "")
+    weights = load_file(fetch(result.model) / "adapter_model.safetensors")
+    assert all(part.abs().max() > 0 for name, part in weights.items() if "lora_B" in name)
+    assert history[-1]["objective/kl"] != 0
+
+
+def test_single_silent_responses_end_a_training_once_there_are_sixteen_resumed_or_not(tmp_path, tiny_model):
+    silent = silent_model(tmp_path / "silent", tiny_model)
+    ppo = {"batch_size": 1, "minibatch_size": 1, "steps": 20}
+    whole = train(tmp_path / "whole", silent, None, by="problem", ppo=ppo)
+    assert whole.steps == 16
+    assert "collapsed: 100% of the last 16 responses" in whole.stopped
+    with pytest.raises(EndedEarly, match="step 9"):
+        train(tmp_path / "ended", silent, None, by="problem", ppo=ppo, report=ending_at(9, []))
+    resumed = train(tmp_path / "ended", silent, None, by="problem", ppo=ppo)
+    assert (resumed.steps, resumed.stopped, resumed.model.digest) == (
+        whole.steps,
+        whole.stopped,
+        whole.model.digest,
+    )
 
 
 def test_one_prompt_is_asked_again_and_again(tmp_path, tiny_ref, reward_model):

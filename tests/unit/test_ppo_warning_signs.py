@@ -77,9 +77,44 @@ def test_what_any_step_showed_is_said_once_with_when():
 
 
 def test_collapse():
-    rollout = make_rollout([[0]] * 3, [[2] * 6 + [5]] * 3, [True] * 3, padding=0)
-    (said,) = signs(rollout, torch.tensor([0.1, 0.2, 0.3]))
-    assert "collapsed: 100%" in said
+    rollout = make_rollout([[0]] * 16, [[2] * 6 + [5]] * 16, [True] * 16, padding=0)
+    (said,) = signs(rollout, torch.linspace(0.1, 0.3, 16))
+    assert "collapsed: 100% of the last 16 responses" in said
+
+
+def step(share, episodes):
+    """Figures of a step in which nothing else shows."""
+    return {
+        "val/one_token_share": share,
+        "val/episodes": float(episodes),
+        "val/num_eos_tokens": 1.0,
+        "objective/kl": 0.0,
+        "reward/mean": 0.5,
+        "reward/std": 0.1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([(1.0, 1)], ""),  # a single response that is only the end token
+        ([(1.0, 1)] * 15, ""),
+        ([(1.0, 1)] * 16, "100% of the last 16 responses"),
+        ([(0.0, 1)] * 9 + [(1.0, 1)] * 16, "100% of the last 16 responses"),
+        ([(1.0, 1)] * 9 + [(0.0, 1)] * 2 + [(1.0, 1)] * 14, ""),  # 14 of 16
+        ([(1.0, 3)] * 5, ""),
+        ([(2 / 3, 3)] + [(1.0, 3)] * 5, "94% of the last 18 responses"),
+        ([(1 / 3, 3)] + [(1.0, 3)] * 5, ""),  # 16 of 18
+        ([(0.0, 64), (0.95, 64)], "95% of the last 64 responses"),  # a large batch is judged by itself
+        ([(1.0, 64), (0.9, 64)], ""),
+        ([(1.0, 16)], "100% of the last 16 responses"),
+    ],
+)
+def test_a_collapse_is_told_by_sixteen_responses(steps, said):
+    *earlier, last = [step(*facts) for facts in steps]
+    found = warning_signs(last, CONFIG, earlier=earlier)
+    assert set(found) == ({"collapsed"} if said else set())
+    assert said in found.get("collapsed", "")
 
 
 def test_an_exploded_divergence():
