@@ -82,7 +82,7 @@ def gather_experience(
         raise UserError(
             "the log-probabilities of the policy or the reference are not finite",
             field="ppo.policy_learning_rate",
-            mend="lower it and go back to an earlier checkpoint; with float16, take bfloat16 or float32",
+            mend="lower it and run again: the training starts anew; with float16, take bfloat16 or float32",
         )
     figures["val/num_eos_tokens"] *= episodes
     figures |= {

@@ -124,5 +124,5 @@ def _check(logs: dict[str, Any], names: Sequence[str]) -> None:
         raise UserError(
             f"the update is not finite any more: {', '.join(faulty)}",
             field="ppo.policy_learning_rate",
-            mend="lower it, and go back to an earlier checkpoint; with float16, take bfloat16 or float32",
+            mend="lower it and run again: the training starts anew; with float16, take bfloat16 or float32",
         )

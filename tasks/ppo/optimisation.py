@@ -189,6 +189,6 @@ def _not_finite(what: str) -> UserError:
     return UserError(
         f"the update is not finite any more: {what}",
         field="ppo.policy_learning_rate",
-        mend="lower it, ppo.value_learning_rate or ppo.target_kl, and go back to an earlier checkpoint; with float16, "
-        "take bfloat16 or float32",
+        mend="lower it, ppo.value_learning_rate or ppo.target_kl, and run again: the training starts anew; with "
+        "float16, take bfloat16 or float32",
     )

@@ -19,6 +19,7 @@ response, which may well be only the end token, shows nothing."""
 SIGNS = ("collapsed", "exploded", "failed", "constant", "groups", "cut")
 """The names of what may be wrong, the gravest first."""
 ENDING = {"collapsed", "exploded"}
+_KEPT = "The policy that was kept is the one of this step"
 
 
 def one_token(rollout: Rollout) -> "Tensor":
@@ -51,13 +52,14 @@ def warning_signs(
     if responses >= ENOUGH and share > MOST_COLLAPSED:
         found["collapsed"] = (
             f"the policy has collapsed: {share:.0%} of the last {responses:.0f} responses are one token over and "
-            "over, or only the end token. Go back to an earlier checkpoint, lower ppo.policy_learning_rate, raise "
-            "ppo.kl_coefficient"
+            f"over, or only the end token. {_KEPT}. Lower ppo.policy_learning_rate or raise ppo.kl_coefficient, and "
+            "run again: the training starts anew"
         )
     if metrics["objective/kl"] > config.kl_alarm:
         found["exploded"] = (
-            f"the KL has exploded: {metrics['objective/kl']:.3g} nats per response from the reference. Lower "
-            "ppo.policy_learning_rate or ppo.target_kl, raise ppo.kl_coefficient"
+            f"the KL has exploded: {metrics['objective/kl']:.3g} nats per response from the reference. "
+            f"{_KEPT}. Lower ppo.policy_learning_rate or ppo.target_kl or raise ppo.kl_coefficient, and run again: the "
+            "training starts anew"
         )
     if failed := metrics.get("reward/failed", 0.0):
         found["failed"] = (

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from tasks.core.references import ModelRef
 from tasks.core.store import fetch
 from tasks.ppo.config import PPOConfig
 from tasks.ppo.group_config import GroupConfig, check_group
-from tasks.ppo.group_progress import group_warning_signs
+from tasks.ppo.group_progress import following, group_warning_signs
 from tasks.ppo.group_relative import load_group_policy, make_group_trainer, train_group_relative
 from tasks.ppo.roles_config import RolesConfig
+from tasks.ppo.scores import Failures
 from tasks.ppo.stage import STAGE, PolicyTrainingInputs, PolicyTrainingResult
 from tasks.ppo.training import Prompt, batch_of
 from tasks.ppo.training_config import PolicyTrainingConfig
@@ -392,6 +394,16 @@ def test_equal_rewards_are_counted_group_by_group(tmp_path, tiny_ref):
 def test_a_reward_that_is_no_number_ends_the_training(tmp_path, tiny_ref):
     with pytest.raises(UserError, match="8 of the batch's rewards are not finite"):
         trainer_of(tmp_path, tiny_ref, "rloo", score=lambda batch, examples: torch.full((8,), float("nan")))
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+def test_an_update_that_is_no_number_says_what_can_be_done(name):
+    callback = following(config_of("grpo"), GroupConfig(), lambda event: None, Failures())
+    logs = {"loss": 0.1, "grad_norm": 0.2} | {name: float("nan")}
+    with pytest.raises(UserError, match=f"not finite any more: {name}") as caught:
+        callback.on_log(SimpleNamespace(fp16=False), None, None, logs)
+    assert caught.value.field == "ppo.policy_learning_rate"
+    assert "run again: the training starts anew" in caught.value.mend
 
 
 def test_one_prompt_is_asked_again_and_again(tmp_path, tiny_ref):

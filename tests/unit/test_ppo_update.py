@@ -266,6 +266,7 @@ def test_a_loss_that_is_no_number_leaves_the_weights_and_says_what_to_lower():
         run(roles)
     assert error.value.field == "ppo.policy_learning_rate"
     assert "lower" in error.value.mend
+    assert "starts anew" in error.value.mend
     assert torch.equal(weights(roles), before)
 
 
@@ -273,8 +274,9 @@ def test_a_broken_policy_is_named_as_such():
     roles = TabularRoles()
     with torch.no_grad():
         roles.logits.weight[0] = math.nan
-    with pytest.raises(UserError, match="log-probabilities"):
+    with pytest.raises(UserError, match="log-probabilities") as error:
         run(roles)
+    assert "starts anew" in error.value.mend
 
 
 @pytest.mark.parametrize(

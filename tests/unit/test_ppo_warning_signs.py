@@ -80,6 +80,14 @@ def test_collapse():
     rollout = make_rollout([[0]] * 16, [[2] * 6 + [5]] * 16, [True] * 16, padding=0)
     (said,) = signs(rollout, torch.linspace(0.1, 0.3, 16))
     assert "collapsed: 100% of the last 16 responses" in said
+    assert_no_way_back(said)
+
+
+def assert_no_way_back(said):
+    """Only the newest checkpoint is kept, and another learning rate makes another training."""
+    assert "The policy that was kept is the one of this step" in said
+    assert "run again: the training starts anew" in said
+    assert "earlier checkpoint" not in said
 
 
 def step(share, episodes):
@@ -125,3 +133,4 @@ def test_an_exploded_divergence():
     rollout = make_rollout([[0], [0]], [[1, 0] * 50, [1, 0] * 49 + [1, 5]], [False, True], padding=0)
     (said,) = signs(rollout.select(slice(0, 1)), torch.tensor([0.5]), roles)[:1]
     assert "KL has exploded: 179 nats" in said
+    assert_no_way_back(said)
