@@ -34,6 +34,8 @@ class PromptInputs(BaseModel):
     """Whether every row needs a right answer, since that is what an answer is rewarded by."""
     problem: ProblemConfig
     held_out: list[DatasetRef]
+    trained: DatasetRef | None = None
+    """The training rows, where their questions are asked; nothing is read from an address then."""
 
 
 class PreparedPrompts(BaseModel):
@@ -58,36 +60,48 @@ class PreparedPrompts(BaseModel):
 
 
 def check(config: DataConfig, address: str, *, answered: bool) -> None:
-    """Raise UserError for all that preparing the data, or the prompts at `address`, would refuse; nothing more is
-    looked at when that is empty. Writes nothing."""
+    """Raise UserError for all that preparing the data, or the prompts at `address` (the training rows where it is
+    empty), would refuse. Writes nothing."""
     chosen = preparing.check(config, address)
+    held_out = [*chosen.test, *chosen.validation]
     if address:
         problem = load_problem(chosen.problem)
-        _apart(
-            _read(config.asking(address), problem, answered, Counter()), [*chosen.test, *chosen.validation]
-        )
+        _apart(_read(config.asking(address), problem, answered, Counter()), held_out)
+    elif not chosen.problem.labels:
+        _apart(chosen.train, held_out)
 
 
 def ask(run: Run, config: DataConfig, address: str, data: PreparedData, *, answered: bool) -> PreparedPrompts:
-    """The prompts at `address`, or the training rows where it is empty."""
-    if not address:
+    """The prompts at `address`, or the training rows where it is empty: the very ones, unless a held-out row asks the
+    same as one of them. Those of a classification are asked whatever is held out."""
+    if address:
+        asked = config.asking(address)
+        return run.stage(STAGE, asked, inputs(asked, data, answered=answered))
+    held_out = _held_out(data)
+    if data.problem.labels or _questions([data.train]).isdisjoint(_questions(held_out)):
         return PreparedPrompts(prompts=data.train, duplicates=0, held_out=0)
-    asked = config.asking(address)
-    return run.stage(STAGE, asked, inputs(asked, data, answered=answered))
+    facts = {"answered": answered, "problem": data.problem, "held_out": held_out, "trained": data.train}
+    return run.stage(STAGE, config, PromptInputs(rows=data.train.digest, **facts))
 
 
 def inputs(config: DataConfig, data: PreparedData, *, answered: bool) -> PromptInputs:
     """What the stage's cache key depends on beside its configuration. Raises UserError as reading does."""
     content = content_of(config, "train", field=FIELD, answered=answered)
-    held_out = [data.test, *([data.validation] if data.validation else [])]
-    return PromptInputs(rows=content, answered=answered, problem=data.problem, held_out=held_out)
+    return PromptInputs(rows=content, answered=answered, problem=data.problem, held_out=_held_out(data))
+
+
+def _held_out(data: PreparedData) -> list[DatasetRef]:
+    return [data.test, *([data.validation] if data.validation else [])]
 
 
 def choose(config: DataConfig, inputs: PromptInputs, out: Path, report: Report) -> PreparedPrompts:
     """Write prompts.jsonl, in an order that the seed decides, whatever the file's is. Raises UserError for rows that
     the problem cannot ask, and when every question is held out."""
     left_out: Counter[str] = Counter()
-    rows = _read(config, load_problem(inputs.problem), inputs.answered, left_out)
+    if inputs.trained:
+        rows = read_examples(inputs.trained)
+    else:
+        rows = _read(config, load_problem(inputs.problem), inputs.answered, left_out)
     unique = list({row.id: row for row in rows}.values())
     held_out = [row for ref in inputs.held_out for row in read_examples(ref)]
     kept = _apart(unique, held_out)
@@ -111,9 +125,13 @@ def _apart(rows: Iterable[Example], held_out: Iterable[Example]) -> list[Example
         raise UserError(
             "every question is that of a test or validation row",
             field=FIELD,
-            mend="give other prompts, or leave it empty: then the training rows' questions are asked",
+            mend="give other prompts; where it is empty, the training rows' questions are asked",
         )
     return kept
+
+
+def _questions(sets: Iterable[DatasetRef]) -> set[str]:
+    return {_question(row) for ref in sets for row in read_examples(ref)}
 
 
 def _question(row: Example) -> str:

@@ -9,6 +9,7 @@ from tasks.core.examples import read_examples
 from tasks.core.progress import Progress
 from tasks.data import preparing, prompts
 from tasks.data.config import DataConfig
+from tests.cached_run import CachedRun
 
 TRAIN = [{"input": f"question {n}", "target": "yes" if n % 2 else "no"} for n in range(6)]
 TEST = [{"input": "tested", "target": "yes"}]
@@ -82,6 +83,52 @@ def test_what_cannot_be_asked_is_refused_by_its_own_field(asked, rows, words):
     with pytest.raises(UserError, match=words) as refusal:
         asked(rows)
     assert refusal.value.field == "prompts"
+
+
+@pytest.fixture
+def asked_of_training_rows(tmp_path):
+    """Checks, prepares and asks where no address of prompts is given; with the training rows, and the run."""
+
+    def ask(train, *, problem="exact_match", validation=VALIDATION):
+        places = {"train": train, "test": TEST, "validation": validation}
+        for name, content in places.items():
+            lines = "".join(json.dumps(row) + "\n" for row in content)
+            (tmp_path / f"{name}.jsonl").write_text(lines)
+        config = DataConfig(**{name: str(tmp_path / f"{name}.jsonl") for name in places}, problem=problem)
+        prompts.check(config, "", answered=True)
+        run = CachedRun(tmp_path / "store")
+        data = run.stage(preparing.STAGE, config, preparing.inputs(config))
+        return prompts.ask(run, config, "", data, answered=True), data.train
+
+    return ask
+
+
+def test_training_rows_that_ask_what_is_held_out_are_no_prompts(asked_of_training_rows):
+    other_answers = [{"input": "tested", "target": "no"}, {"input": "validated", "target": "yes"}]
+    found, trained = asked_of_training_rows([*TRAIN, *other_answers])
+    assert {row.input for row in read_examples(found.prompts)} == {row["input"] for row in TRAIN}
+    assert (trained.rows, found.prompts.rows, found.held_out, found.duplicates) == (8, 6, 2, 0)
+    assert found.cautions() == ["2 of 8 prompts were left out: test or validation rows ask the same."]
+    assert asked_of_training_rows([*TRAIN, *other_answers])[0] == found
+
+
+def test_training_rows_apart_from_what_is_held_out_are_asked_as_they_are(asked_of_training_rows):
+    found, trained = asked_of_training_rows(TRAIN)
+    assert found.prompts == trained
+    assert (found.held_out, found.cautions()) == (0, [])
+    found, trained = asked_of_training_rows([*TRAIN, *TEST], problem="classification")
+    assert found.prompts == trained
+    assert found.held_out == 0
+
+
+def test_training_rows_that_are_all_held_out_are_refused_before_anything_is_prepared(
+    asked_of_training_rows, tmp_path
+):
+    with pytest.raises(UserError, match="every question is that of a test or validation row") as refusal:
+        asked_of_training_rows([*TEST, *VALIDATION])
+    assert refusal.value.field == "prompts"
+    assert "give other prompts" in refusal.value.mend
+    assert not (tmp_path / "store").exists()
 
 
 def test_test_rows_that_are_training_rows_are_told_to_the_reader(tmp_path):
