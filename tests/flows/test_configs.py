@@ -10,7 +10,10 @@ import pytest
 import yaml
 
 from flows.__main__ import main
+from flows.perl import CONFIG as PERL
 from tasks.core.command_line import read_config
+from tasks.data import preparing
+from tasks.reward_model import preferences
 from tests.flows.teacher import write_sums
 from tests.scripted_server import ScriptedServer
 
@@ -28,6 +31,25 @@ def test_a_config_opens_with_the_command_that_runs_it_and_fits_its_flow(path, mo
         assert ROOT / command["path"] == path
     flow = import_module(f"flows.{(command['flow'] or 'llm2llm').replace('-', '_')}")
     assert isinstance(read_config(flow.CONFIG, "test", [f"--config={path}"]), flow.CONFIG)
+
+
+@pytest.mark.parametrize("name", ["perl-hh", "perl-hh-cpu"])
+def test_transcripts_with_an_empty_reply_and_long_ones_are_left_out_and_told(name, tmp_path, monkeypatch):
+    """As in the public set: 4 of 2,000 replies are empty."""
+    monkeypatch.chdir(ROOT)
+    question = "\n\nHuman: What is {}?\n\nAssistant:"
+    sound = [question.format(number) + " A number." for number in range(6)]
+    texts = [*sound, question.format(8), question.format("x" * 3000) + " Long."]
+    rows = tmp_path / "pairs.jsonl"
+    rows.write_text("".join(json.dumps({"chosen": text, "rejected": f"{text} No."}) + "\n" for text in texts))
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text(json.dumps({"chosen": question.format(9) + " Nine."}) + "\n")
+    flags = [f"--data.train={rows}", f"--data.test={held_out}", f"--preferences.train={rows}"]
+    config = read_config(PERL, "test", [f"--config=deployments/configs/{name}.yaml", *flags])
+    chosen = preparing.check(config.data)
+    assert {row.input.strip() for row in chosen.train} == {f"Human: What is {number}?" for number in range(6)}
+    assert sorted(chosen.left_out.values()) == [1, 1]
+    assert preferences.select(config.preferences).left_out["too long"] == 1
 
 
 def of_the_kubernetes_job() -> list[str]:

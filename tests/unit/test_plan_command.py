@@ -1,6 +1,7 @@
 """`python -m flows plan`: what it prints, that its advice holds, and what it says to mistakes."""
 
 import json
+import re
 from pathlib import Path
 
 import psutil
@@ -144,6 +145,18 @@ def test_every_flow_has_its_stages(plan):
     found, text = plan("perl", "--config=deployments/configs/perl-hh-cpu.yaml", "--device=cpu")
     assert stages(found)["ppo"]["weights"] == 4 * 134_515_008
     assert found["devices"] == []
+
+
+@pytest.mark.parametrize("path", [BIG, "deployments/configs/perl-hh-cpu.yaml"])
+def test_the_table_in_a_config_is_what_its_command_prints(plan, path):
+    lines = [line[2:] for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line[:2] == "# "]
+    first, last = (
+        next(at for at, line in enumerate(lines) if line.startswith(words)) for words in ("GB  ", "ppo, four")
+    )
+    command = re.search(r"`python -m flows plan (.+?)`", " ".join(lines))
+    assert command
+    printed = plan(*command[1].split())[1].splitlines()
+    assert lines[first : last + 1] == [line.rstrip() for line in printed[1 : last - first + 2]]
 
 
 def test_shards_of_zero_take_their_share(plan):
