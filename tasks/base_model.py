@@ -2,12 +2,14 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from tasks.core.config import Config
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
+from tasks.core.hub import hub_address, hub_digest, hub_folder, unreachable
 from tasks.core.references import ModelRef
 from tasks.core.stage import Report, Stage
 from tasks.core.store import fetch
@@ -87,10 +89,16 @@ def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report)
     if inputs.registered is not None:
         return _registered(inputs.registered, config, out)
     path = local_path(config.model, "model")
-    folder = _convert(path, out / "model") if path and path.is_file() else model_folder(config)
-    facts = {"name": config.model} | ({"trust_remote_code": True} if config.trust_remote_code else {})
+    trust = config.trust_remote_code
+    facts: dict[str, Any] = {"name": config.model} | ({"trust_remote_code": True} if trust else {})
+    if path is None:
+        folder = model_folder(config)
+        uri, digest = hub_address(config.model, folder), hub_digest(folder, code=trust)
+    else:
+        folder = _convert(path, out / "model") if path.is_file() else path.absolute()
+        uri, digest = str(folder), folder_digest(folder)
     parameters = _count_parameters(folder)
-    ref = ModelRef(uri=str(folder), digest=folder_digest(folder), facts=facts | {"parameters": parameters})
+    ref = ModelRef(uri=uri, digest=digest, facts=facts | {"parameters": parameters})
     return BaseModelResult(model=ref, parameters=parameters)
 
 
@@ -121,9 +129,8 @@ def local_path(model: str, field: str) -> Path | None:
 
 
 def _check_hub(config: ModelConfig, field: str) -> None:
-    from httpx import HTTPError
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     if isinstance(try_to_load_from_cache(config.model, "config.json", revision=config.revision or None), str):
         return
@@ -135,7 +142,7 @@ def _check_hub(config: ModelConfig, field: str) -> None:
             field=field,
             mend="correct the name, or set HF_TOKEN for a private or gated one",
         ) from error
-    except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+    except unreachable() as error:
         raise UserError(
             f"{config.model} is neither a local folder nor reachable on the hub ({type(error).__name__})",
             field=field,
@@ -146,16 +153,9 @@ def _check_hub(config: ModelConfig, field: str) -> None:
 def model_folder(config: ModelConfig) -> Path:
     """The folder of a model that is no GGUF file, from the hub if it is not here."""
     path = local_path(config.model, "model")
-    return _from_hub(config) if path is None else path.absolute()
-
-
-def _from_hub(config: ModelConfig) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"] + [
-        "*.py"
-    ] * config.trust_remote_code
-    return Path(snapshot_download(config.model, revision=config.revision or None, allow_patterns=patterns))
+    if path is None:
+        return hub_folder(config.model, config.revision, code=config.trust_remote_code)
+    return path.absolute()
 
 
 def _convert(gguf: Path, folder: Path) -> Path:

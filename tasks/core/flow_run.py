@@ -32,6 +32,7 @@ from tasks.core.stage_task import StageCall
 from tasks.core.store import Store, fetch
 from tasks.core.task_runners import FanOut
 from tasks.core.tracking import Tracking, TrackingConfig
+from tasks.core.whereabouts import Whereabouts
 
 C = TypeVar("C", bound=Config)
 I = TypeVar("I", bound=BaseModel)  # noqa: E741 - config, inputs, result
@@ -75,6 +76,7 @@ class FlowRun(Run):
     """MLflow's runs of the iterations that ended."""
     _seconds: dict[str, float] = field(default_factory=dict)
     """What the stages of the present iteration took."""
+    _whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
     def stage(
         self, stage: Stage[C, I, R], config: C, inputs: I, *, label: str = "", training: bool = False
@@ -97,7 +99,7 @@ class FlowRun(Run):
 
         try:
             call.as_task(self._record_storage(), self.config.retries, on_event)()
-            result = call.result()
+            result = self._whereabouts.here(call.result())
         except BaseException as error:
             if own_run:
                 self.tracking.fail(own_run, error)
@@ -131,7 +133,7 @@ class FlowRun(Run):
             interrupting(group),
         ):
             for number, seconds in completed(calls, self._record_storage(), self.config.retries, at_once):
-                results[number] = calls[number].result()
+                results[number] = self._whereabouts.here(calls[number].result())
                 self._count(calls[number], seconds)
                 count(len(results))
                 if each:

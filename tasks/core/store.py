@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from tasks.core.artifact_cache import bring, held, remove
 from tasks.core.digests import file_digest, folder_files, path_digest
 from tasks.core.errors import DamagedArtifact, UserError
+from tasks.core.hub import SCHEME, fetch_from_hub
 from tasks.core.references import Reference
 from tasks.core.refusals import mendable
 from tasks.core.settings import cache_folder
@@ -252,12 +253,15 @@ class Store:
 def fetch(ref: Reference) -> Path:
     """The local path of a reference's file or folder, downloaded if it lies elsewhere, its digest checked.
 
-    Raises DamagedArtifact when the bytes are not those the reference names.
+    Raises DamagedArtifact when the bytes are not those the reference names; UserError for a hub model that cannot be
+    had as it was.
     """
+    if ref.uri.startswith(SCHEME):
+        return fetch_from_hub(ref.uri, ref.digest, code=bool(ref.facts.get("trust_remote_code", False)))
     if "://" not in ref.uri:
         path = Path(ref.uri)
         if not path.exists():
-            raise DamagedArtifact(ref.uri, path.name, "it is not there")
+            raise DamagedArtifact(ref.uri, path.name, _NOT_HERE)
         if path_digest(path) != ref.digest:
             raise DamagedArtifact(ref.uri, path.name, _CHANGED)
         return path
@@ -271,6 +275,7 @@ def fetch(ref: Reference) -> Path:
 
 
 _CHANGED = "its bytes are not those that were written"
+_NOT_HERE = "it is not there; a folder that is named as a model has to lie at that place on every machine"
 
 
 def _download(ref: Reference, target: Path) -> None:

@@ -10,6 +10,7 @@ from tasks import base_model
 from tasks.base_model import EMBEDDED, ModelConfig, locate
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
+from tasks.core.store import fetch
 
 
 def found(model: Path | str, out: Path):
@@ -78,6 +79,60 @@ def test_a_hub_model_without_the_hub_is_refused_with_the_mend():
     with pytest.raises(UserError, match="reachable on the hub") as caught:
         locate(ModelConfig(model="someone/some-model"), "teacher.model")
     assert (caught.value.field, "HF_HUB_OFFLINE" in caught.value.mend) == ("teacher.model", True)
+
+
+@pytest.fixture
+def hub(tiny_model, tmp_path, monkeypatch):
+    """Makes the cache of a machine that has a model of the hub, with another file, or not at all."""
+    import huggingface_hub.constants as constants
+
+    def machine(name: str, *, more: str = "", main: str = "a" * 40) -> Path:
+        owned = tmp_path / name / "models--someone--some-model"
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / name))
+        for commit in ("a" * 40, "b" * 40) if name != "bare" else ():
+            folder = Path(shutil.copytree(tiny_model, owned / "snapshots" / commit))
+            if more:
+                (folder / more).write_text("more")
+        (owned / "refs").mkdir(parents=True)
+        (owned / "refs" / "main").write_text(main)
+        return owned / "snapshots" / ("a" * 40)
+
+    return machine
+
+
+def test_a_hub_model_is_found_again_on_another_machine_by_its_commit(hub, tmp_path):
+    first = hub("first")
+    ref = found("someone/some-model", tmp_path).model
+    assert fetch(ref) == first
+    # Somebody had all files of the repository fetched there, and its main branch went on.
+    second = hub("second", more="README.md", main="b" * 40)
+    assert fetch(ref) == second
+    assert found("someone/some-model", tmp_path).model.digest == ref.digest
+    with pytest.raises(UserError, match="not those that the run began with"):
+        hub("third", more="more.json") and fetch(ref)
+    with pytest.raises(UserError, match="cannot be fetched from the hub") as caught:
+        hub("bare") and fetch(ref)
+    assert "HF_HUB_OFFLINE" in caught.value.mend
+
+
+def test_code_that_comes_with_a_hub_model_counts_where_it_is_run(hub, tmp_path):
+    hub("first", more="modeling.py")
+    config = ModelConfig(model="someone/some-model", trust_remote_code=True)
+    ref = base_model.run(config, locate(config), tmp_path, print).model
+    assert ref.digest != found("someone/some-model", tmp_path).model.digest
+    hub("second")
+    with pytest.raises(UserError, match="not those that the run began with"):
+        fetch(ref)
+
+
+def test_a_hub_that_is_not_reached_is_a_message(monkeypatch):
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="reachable on the hub"):
+        locate(ModelConfig(model="someone/some-model"))
 
 
 def test_the_champion_of_a_registered_model_is_one_model_with_its_adapter_merged(
