@@ -39,6 +39,13 @@ def steps(config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Rep
     return {"steps": config["steps"]}
 
 
+def patience(config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Report) -> dict[str, Any]:
+    """How long the torchrun that started this waits for ranks which were asked to end, as torch itself reads it."""
+    from torch.distributed.launcher.api import LaunchConfig
+
+    return {"seconds": LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=1).shutdown_timeout}
+
+
 def half_line(config: dict[str, Any], inputs: dict[str, Any], out: Path, report: Report) -> dict[str, Any]:
     report({"step": 0})
     with (out.parent / "metrics.jsonl").open("a") as file:

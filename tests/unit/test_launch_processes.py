@@ -70,6 +70,12 @@ def wait_for_pids(job: Path, ranks: int = 1) -> list[int]:
     return [pid for file in files for pid in json.loads(file.read_text())]
 
 
+def test_torchrun_lets_its_ranks_have_the_grace_of_the_launch(tmp_path: Path) -> None:
+    """It is asked to end together with them, and by itself would kill them after 30 seconds."""
+    found = run("patience", tmp_path, launcher="torchrun", grace_s=300.5)
+    assert found == {"seconds": 301}
+
+
 # torchrun imports torch before it starts a rank, which takes longest on a busy machine.
 @pytest.mark.parametrize(
     ("launcher", "stubborn", "timeout_s"), [("fork", False, 1), ("fork", True, 1), ("torchrun", True, 15)]

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from math import ceil
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,10 @@ ADDRESS = "MASTER_ADDR"
 
 HOSTS, MEETS = "--rdzv-conf=is_host=true", "--rdzv-conf=is_host=false"
 """What tells torchrun whether the rendezvous is held by its own machine."""
+
+_PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+"""Seconds after which torchrun, which is asked to end as well, kills its ranks; 30 unless somebody says it. Inside
+accelerate's launcher is a torchrun as well."""
 
 _OF_A_RANK = {
     "RANK",
@@ -104,9 +109,11 @@ class Spawned:
         job: Path,
         environment: dict[str, str],
         processes: int,
+        grace_s: float,
         log: str = LAUNCHER_LOG,
     ) -> None:
         self._job = job
+        environment = environment | {_PATIENCE: str(ceil(grace_s))}
         # DeepSpeed looks for ninja on PATH, and torchrun would give every rank a single thread.
         path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
         threads = str(max(1, (os.cpu_count() or 1) // processes))

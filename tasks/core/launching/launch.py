@@ -174,7 +174,7 @@ def _start(command: list[str] | None, job: Path, settings: LaunchConfig) -> _Run
         return fork_server().fork(job, environment)
     if HOSTS in command:
         return Announced(command, job, environment, settings.processes, settings.grace_s)
-    return Spawned(command, job, environment, settings.processes)
+    return Spawned(command, job, environment, settings.processes, settings.grace_s)
 
 
 def _wait(

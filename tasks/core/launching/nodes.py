@@ -36,7 +36,7 @@ class Announced(Spawned):
         asked = {"command": words, "job": str(job), "processes": processes, "grace_s": grace_s}
         write_json(self._file, asked)
         try:
-            super().__init__(command, job, environment, processes)
+            super().__init__(command, job, environment, processes, grace_s)
         except BaseException:
             self._file.unlink()
             raise
@@ -80,7 +80,8 @@ class _Part:
     def __init__(self, words: list[str], job: Path, processes: int, grace_s: float) -> None:
         log = f"launcher-{socket.gethostname()}.txt"
         self._grace_s = grace_s
-        self._spawned = Spawned([sys.executable, *words], job, stage_environment(), processes, log=log)
+        command = [sys.executable, *words]
+        self._spawned = Spawned(command, job, stage_environment(), processes, grace_s, log=log)
 
     @property
     def failed(self) -> bool:
