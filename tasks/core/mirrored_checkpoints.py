@@ -7,7 +7,6 @@ A stage writes its checkpoints into the folder `checkpoints` beside its `out`, e
 last into each a file that says that it is whole. On the disk they stay what resuming reads; the mirror follows them.
 """
 
-import os
 import shutil
 import sys
 import threading
@@ -19,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from tasks.core.errors import UserError
-from tasks.core.store import Store, relocate
+from tasks.core.store import Store, link_or_copy, relocate
 
 FOLDER = "checkpoints"
 WHOLE = ("whole.json", "state.json")
@@ -116,8 +115,10 @@ def mirror_now(store: Store, root: str, local: Path, stop: threading.Event | Non
         shutil.rmtree(frozen, ignore_errors=True)
         try:
             # Linked, for the training removes old checkpoints as it writes new ones.
-            shutil.copytree(local / name, frozen, copy_function=os.link)
+            shutil.copytree(local / name, frozen, copy_function=link_or_copy)
         except (FileNotFoundError, shutil.Error):
+            if name in {path.name for path in whole(local)}:
+                raise  # it is what the disk refuses, which is said
             return False  # it went just now; the next look finds its successor
         mirror.folders[name] = f"{root}/{name}-{uuid.uuid4().hex[:8]}"
         mirror.sha256[name] = store.put(frozen, mirror.folders[name], stop)

@@ -203,7 +203,7 @@ class Store:
             if self.remote:
                 digests = upload(self._files, out, folder)
             else:
-                shutil.copytree(out, folder, dirs_exist_ok=True, copy_function=_link_or_copy)
+                shutil.copytree(out, folder, dirs_exist_ok=True, copy_function=link_or_copy)
                 digests = {path.relative_to(out).as_posix(): file_digest(path) for path in folder_files(out)}
             files = [
                 File(name=name, size=(out / name).stat().st_size, sha256=digest)
@@ -321,7 +321,8 @@ def relocate(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def link_or_copy(source: str, target: str) -> str:
+    """Link a file, or copy it where the file system has no hard links, or is another one; `copytree` takes it."""
     try:
         os.link(source, target)  # no second copy of the weights on one file system
     except OSError:

@@ -1,5 +1,6 @@
 """Checkpoints in the store (moto's server): whole ones only, manifest last, back on a machine that has none."""
 
+import errno
 import json
 import os
 import shutil
@@ -80,6 +81,31 @@ def test_the_mirror_follows_and_keeps_only_what_is_here(store, work):
     mirror_now(store, ROOT, work / "checkpoints")
     listed = sorted(name.split("/")[3].rpartition("-")[0] or name for name in store.listing(ROOT))
     assert listed == ["20", "checkpoint-20", "checkpoint-20"]
+
+
+def test_without_hard_links_checkpoints_are_copied(store, work, monkeypatch):
+    monkeypatch.setattr(os, "link", _refusing(errno.EPERM))
+    write(work, "checkpoint-10")
+    assert mirror_now(store, ROOT, work / "checkpoints")
+    before = folder_digest(work / "checkpoints" / "checkpoint-10")
+    lost(work)
+    restore(store, ROOT, work / "checkpoints")
+    assert folder_digest(work / "checkpoints" / "checkpoint-10") == before
+
+
+def test_what_a_disk_refuses_is_no_checkpoint_that_went(store, work, monkeypatch):
+    monkeypatch.setattr(os, "link", _refusing(errno.EPERM))
+    monkeypatch.setattr(shutil, "copy2", _refusing(errno.ENOSPC))
+    write(work, "checkpoint-10")
+    with pytest.raises(OSError, match="No space left"):
+        mirror_now(store, ROOT, work / "checkpoints")
+
+
+def _refusing(code):
+    def refuse(*arguments, **keywords):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
 
 
 def test_without_its_manifest_a_mirror_does_not_exist(store, work):
