@@ -1,5 +1,6 @@
 """The work pool's job template: what Prefect makes of it for a run, held against Kubernetes' schema."""
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ from uuid import uuid4
 
 import kubernetes_validate
 import pytest
+from prefect.runner._process_manager import ProcessManager
 
 from tests.containers import INFRA, ROOT, start_command
 from tests.s3_server import s3_server
@@ -102,6 +104,14 @@ def test_a_run_is_a_job_that_kubernetes_takes(name: str) -> None:
     gpus = container["resources"]["limits"]["nvidia.com/gpu"]
     placed = (gpus, bool(spec["tolerations"]), bool(spec["nodeSelector"]))
     assert placed == ((1, True, True) if name == "gpu" else (0, False, False))
+
+
+@pytest.mark.parametrize("name", ["base", "gpu"])
+def test_the_template_promises_no_more_time_than_prefect_gives_a_run(name: str) -> None:
+    """`prefect flow-run execute` kills its child after a time of its own, for which there is no setting."""
+    given = inspect.signature(ProcessManager.kill).parameters["grace_seconds"].default
+    words = read(name)["variables"]["properties"]["grace_seconds"]["description"]
+    assert f"Prefect gives a run {given}, whatever stands here" in words
 
 
 def test_job_variables_reach_their_places() -> None:
