@@ -32,8 +32,9 @@ from tasks.plan.table import (
 from tasks.plan.traffic import Traffic, traffic
 from tasks.plan.work import Amounts, Work, work_of
 
-USAGE = """python -m flows plan FLOW [--config F.yaml] [--field=value …]
+USAGE = """python -m flows plan [FLOW] [--config F.yaml] [--field=value …]
 The memory of each of a flow's stages, which GPUs hold it, and what the whole run takes, before anything is loaded.
+FLOW may be left out where only one takes the configuration.
   --device=80          only this GPU (GB), or `cpu`: this machine's memory, with weights in float32
   --prompt_tokens=512  the longest prompt; left out, that of training (training.max_length)
   --model=NAME         the model, as in architectures.yaml, a hub id or a folder; several, with commas, are compared
@@ -66,10 +67,11 @@ def run_plan(
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0
-    name = arguments[0]
+    named = not arguments[0].startswith("-")
+    asked = _asked(arguments[1:] if named else arguments)
+    name = arguments[0] if named else _flow_of(flows, configuration, asked.rest)
     if name not in flows:
         raise UserError(f"there is no flow {name} to plan", mend=f"there are: {', '.join(flows)}")
-    asked = _asked(arguments[1:])
     config: Any = read_config(configuration(name), f"python -m flows plan {name}", asked.rest)
     take_credentials(config.credentials)
     planned_model(config)
@@ -84,6 +86,30 @@ def run_plan(
     found = [plan.as_json() for plan in plans]
     print(json.dumps(found[0] if len(found) == 1 else {"flow": name, "plans": found}), flush=True)
     return 0
+
+
+def _flow_of(
+    flows: Collection[str], configuration: Callable[[str], type[Config]], arguments: Sequence[str]
+) -> str:
+    """The only flow with a plan that takes these arguments. Raises UserError where there is none or more than one."""
+    found = []
+    for flow in flows:
+        try:
+            planned_model(read_config(configuration(flow), f"python -m flows plan {flow}", arguments))
+        except UserError as error:
+            if error.field == "--config":  # the file itself cannot be read
+                raise
+            continue
+        found.append(flow)
+    if len(found) == 1:
+        return found[0]
+    raise UserError(
+        "the flow to plan has to be named",
+        mend=f"python -m flows plan FLOW …: this fits {' and '.join(found)}"
+        if found
+        else "python -m flows plan FLOW …, with the same arguments, says what does not fit that flow; flows are: "
+        + ", ".join(flows),
+    )
 
 
 @dataclass(frozen=True)

@@ -251,6 +251,21 @@ def test_a_flow_that_trains_nothing_itself_has_no_plan():
         run_plan(["other"], lambda name: Other, ["other"])
 
 
+def test_the_flow_is_found_by_the_only_one_that_takes_the_configuration(plan, tmp_path):
+    assert plan(f"--config={BIG}", "--device=80") == plan("perl", f"--config={BIG}", "--device=80")
+    assert plan("--device=24", "--teacher.engine.engine=openai", "--rows=50")[0]["flow"] == "llm2llm"
+    both = tmp_path / "both.yaml"
+    both.write_text("policy:\n  model: smollm2-135m\n")
+    with pytest.raises(UserError, match="has to be named") as caught:
+        run_plan(CONFIGS, CONFIGS.__getitem__, ["--config", str(both)])
+    assert caught.value.mend.endswith("this fits perl and rest")
+    with pytest.raises(UserError, match="has to be named") as caught:
+        run_plan(CONFIGS, CONFIGS.__getitem__, [f"--config={BIG}", "--ppo.stepps=3"])
+    assert caught.value.mend.endswith("flows are: llm2llm, perl, rest")
+    with pytest.raises(UserError, match=r"there is no file nothing\.yaml"):
+        run_plan(CONFIGS, CONFIGS.__getitem__, ["--config", "nothing.yaml"])
+
+
 def test_without_a_flow_it_says_how_it_is_called(capsys):
     assert run_plan(CONFIGS, CONFIGS.__getitem__, []) == 0
     assert "--prompt_tokens" in capsys.readouterr().out
