@@ -16,6 +16,8 @@ from tasks.plan.stages import StagePlan, plan_stages
 from tasks.plan.work import Work, longest_answer
 
 HOUR = 3600.0
+_ALONE = ("score", "merge")
+"""Kinds of stages that one process does, with the whole model on one device."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Estimate:
     dollars: float
     host: float = 0.0
     """Bytes of main memory beside all devices together, where trainings are offloaded."""
+    too_large: tuple[str, ...] = ()
+    """Stages that one device does alone and does not hold."""
 
     @property
     def total(self) -> float:
@@ -80,16 +84,20 @@ def estimate_in(
     machine = replace(machine, processes=layout.devices)
     hours: dict[str, float] = {}
     spread: dict[str, int] = {}
+    too_large: list[str] = []
     dollars = 0.0
     stages = plan_stages(config, machine, prompt=prompt)
     host = layout.devices * max((stage.memory.host for stage in stages), default=0.0)
     for stage in stages:
-        devices = layout.devices
-        if stage.kind not in TRAININGS:
+        devices = 1 if stage.kind in _ALONE else layout.devices
+        if stage.kind in _ALONE:
+            if needed(stage.memory.total, machine) > gigabytes * GB:
+                too_large.append(stage.name)
+        elif stage.kind not in TRAININGS:
             devices = stage.devices * _over(stage, machine, gigabytes)
             if devices > 1:
                 spread[stage.name] = devices
-        how = _pass(config, stage, machine, prompt)
+        how = _pass(config, stage, machine, layout, prompt)
         # Spread weights are read by all devices at once, each its part.
         wide = replace(speed, flops=speed.flops * devices, bandwidth=speed.bandwidth * devices)
         took = seconds(
@@ -98,7 +106,7 @@ def estimate_in(
         hours[stage.name] = took / HOUR
         dollars += took / HOUR * speed.price * max(devices, layout.devices)
     flags = tuple(layout.flags(shared_parts(config)))
-    return Estimate(speed.name, gigabytes, layout, flags, spread, hours, dollars, host)
+    return Estimate(speed.name, gigabytes, layout, flags, spread, hours, dollars, host, tuple(too_large))
 
 
 def _over(stage: StagePlan, machine: Machine, gigabytes: float) -> int:
@@ -109,7 +117,7 @@ def _over(stage: StagePlan, machine: Machine, gigabytes: float) -> int:
     return devices
 
 
-def _pass(config: Any, stage: StagePlan, machine: Machine, prompt: int) -> Pass:
+def _pass(config: Any, stage: StagePlan, machine: Machine, layout: Layout, prompt: int) -> Pass:
     training = (
         config.roles
         if stage.kind == "ppo"
@@ -136,6 +144,7 @@ def _pass(config: Any, stage: StagePlan, machine: Machine, prompt: int) -> Pass:
         batch_tokens=_batch_tokens(config, stage, prompt),
         gathered=zero.startswith("zero3"),
         from_host=zero.endswith("offload"),
+        machines=layout.machines if stage.kind in TRAININGS else 1,
     )
 
 

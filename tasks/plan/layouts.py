@@ -12,6 +12,8 @@ from tasks.plan.remedies import changed, setting
 from tasks.plan.stages import StagePlan, plan_stages
 
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
+OF_A_MACHINE = 8
+"""Devices that a machine has at most; more are several machines."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,19 @@ class Layout:
     deepspeed: str
     """ZeRO's name; empty where every device has all of it."""
 
+    @property
+    def machines(self) -> int:
+        """Over how many machines the devices are."""
+        return -(-self.devices // OF_A_MACHINE)
+
     def flags(self, parts: list[str]) -> list[str]:
         """The flags that ask for it, `parts` being where trainings have their settings."""
         shared = [f"--{part}.deepspeed={self.deepspeed}" for part in parts] if self.deepspeed else []
-        return ([f"--launch.processes={self.devices}"] if self.devices > 1 else []) + shared
+        here = min(self.devices, OF_A_MACHINE)
+        launched = [f"--launch.processes={here}"] if self.devices > 1 else []
+        if self.machines > 1:
+            launched.append(f"--launch.nodes={self.machines}")
+        return launched + shared
 
 
 def layouts(

@@ -27,11 +27,13 @@ class Speed:
     bandwidth: float
     """Bytes per second that its memory gives."""
     link: float
-    """Bytes per second that come from the other devices,"""
+    """Bytes per second that come from the other devices of the machine,"""
     price: float
     """Dollars of an hour, roughly what such devices are let for."""
     host_link: float = 25e9
-    """and from the machine's memory."""
+    """and from the machine's memory,"""
+    network: float = 25e9
+    """and from other machines: 200 Gbit/s for each device."""
     training: float = 0.35
     """Share of the peak that training achieves."""
     reading: float = 0.4
@@ -71,6 +73,8 @@ class Pass:
     """for which every device gathers the weights (ZeRO-3),"""
     from_host: bool = False
     """its part from the machine's memory."""
+    machines: int = 1
+    """Machines that the devices are in."""
 
     @property
     def per_token(self) -> int:
@@ -93,7 +97,8 @@ def seconds(shape: Architecture, work: Work, how: Pass, speed: Speed) -> float:
     )
     passes = (2 + how.checkpointing) * work.trained / how.batch_tokens
     size = how.number * parameters
-    training += passes * size * (how.gathered / speed.link + how.from_host / (how.devices * speed.host_link))
+    link = speed.link if how.machines == 1 else min(speed.link, speed.network)
+    training += passes * size * (how.gathered / link + how.from_host / (how.devices * speed.host_link))
     reading = work.read * 2 * parameters / (speed.flops * speed.reading * how.devices)
     arithmetic = 2 * parameters * how.rows / (speed.flops * speed.reading)
     step = max(arithmetic, size / (speed.bandwidth * speed.writing))

@@ -75,6 +75,8 @@ def estimate_line(estimate: Estimate) -> str:
         words += "; spread by a server or vLLM: " + ", ".join(
             f"{stage} over {over}" for stage, over in estimate.spread.items()
         )
+    if estimate.too_large:
+        words += f"; too large for the one device that does it alone: {', '.join(estimate.too_large)}"
     return words
 
 

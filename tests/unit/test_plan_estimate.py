@@ -32,7 +32,17 @@ WRITTEN = {"ppo": Work(written=3 * 64 * 10)}
 AMOUNTS = Amounts(rows=100, test_rows=40, pairs=30, row_tokens=50, failing=0.2, kept=0.25)
 SHAPE = architecture_of(ModelConfig(model="smollm2-135m"), field="model")
 PARAMETERS = 134_515_008
-ONE = Speed("one", flops=1e12, bandwidth=1e11, link=1e9, price=3.0, training=0.5, reading=0.25, writing=0.5)
+ONE = Speed(
+    "one",
+    flops=1e12,
+    bandwidth=1e11,
+    link=1e9,
+    price=3.0,
+    training=0.5,
+    reading=0.25,
+    writing=0.5,
+    network=4e8,
+)
 
 
 def large(config: Config, **settings: object) -> Config:
@@ -104,6 +114,12 @@ def test_ppo_reads_a_response_three_times_and_trains_two_networks():
             Work(trained=1000),
             Pass(False, False, 1, 2, 2, batch_tokens=500, gathered=True, from_host=True),
             4 * PARAMETERS * 1000 / (2 * 0.9 * 5e11) + 4 * 2 * PARAMETERS * (1 / 1e9 + 1 / (2 * 25e9)),
+        ),
+        # Over several machines they come by the slower of two ways.
+        (
+            Work(trained=1000),
+            Pass(False, False, 1, 2, 16, batch_tokens=500, gathered=True, machines=2),
+            4 * PARAMETERS * 1000 / (16 * 0.9 * 5e11) + 2 * 2 * 2 * PARAMETERS / 4e8,
         ),
     ],
 )
@@ -182,6 +198,45 @@ def test_a_mistake_that_no_layout_mends_is_told_as_the_flow_tells_it():
         layouts(config, GPU, 80.0, prompt=64)
 
 
+@pytest.mark.parametrize(
+    ("devices", "flags"),
+    [
+        (1, []),
+        (4, ["--launch.processes=4"]),
+        (8, ["--launch.processes=8"]),
+        (16, ["--launch.processes=8", "--launch.nodes=2"]),
+        (64, ["--launch.processes=8", "--launch.nodes=8"]),
+    ],
+)
+def test_more_than_eight_devices_are_several_machines(devices, flags):
+    assert Layout(devices, "").flags(["training"]) == flags
+    assert Layout(devices, "zero3").flags(["training"]) == [*flags, "--training.deepspeed=zero3"]
+
+
+def test_weights_that_are_gathered_over_machines_take_longer():
+    config = large(LLM2LLMConfig(), **{"training.batch_size": 32, "teacher.engine.engine": "openai"})
+    work, layout = {"fine-tune": Work(trained=10**6)}, Layout(16, "zero3")
+    hours = [
+        estimate_in(layout, config, GPU, 80.0, replace(ONE, network=network), work, prompt=64).total
+        for network in (1e9, 5e8)
+    ]
+    passes = 2 * 10**6 / (config.training.batch_size * config.training.max_length)
+    assert hours[1] - hours[0] == pytest.approx(passes * 2 * PARAMETERS / 1e9 / 3600)
+
+
+def test_scoring_and_merging_are_done_by_one_device_however_large():
+    """One process loads the whole model: nothing spreads it."""
+    config = changed(PERLConfig(), {"policy.model": "llama-3.1-70b", "evaluation.engine.engine": "openai"})
+    work = {"reward of answers": Work(read=10**6)}
+    found = estimate_in(Layout(4, "zero3"), config, GPU, 80.0, ONE, work, prompt=64)
+    body = architecture_of(config.policy, field="policy").parameters()
+    assert found.too_large == ("merge", "reward of answers")
+    assert found.spread == {}
+    assert found.hours["reward of answers"] * 3600 == pytest.approx(10**6 * 2 * body / (1e12 * 0.25))
+    assert estimate_line(found).endswith("does it alone: merge, reward of answers")
+    assert estimate_in(Layout(4, "zero3"), config, GPU, 400.0, ONE, work, prompt=64).too_large == ()
+
+
 def test_the_cheapest_layout_is_taken_and_large_answering_stages_are_spread():
     config = changed(
         LLM2LLMConfig(),
@@ -189,8 +244,10 @@ def test_the_cheapest_layout_is_taken_and_large_answering_stages_are_spread():
     )
     found = estimates(config, GPU, 80.0, SPEEDS[80.0], work_of(config, AMOUNTS), prompt=1024)
     assert found.layout
+    assert found.layout.devices == 32
     assert found.flags == (
-        f"--launch.processes={found.layout.devices}",
+        "--launch.processes=8",
+        "--launch.nodes=4",
         f"--training.deepspeed={found.layout.deepspeed}",
     )
     over = found.spread["evaluate"]
