@@ -3,11 +3,12 @@
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.core.launching.fsdp import asks_for_fsdp
 from tasks.ppo import config as ppo_config
 from tasks.ppo import sharding
 from tasks.ppo.group_config import check_group
 from tasks.ppo.rollout_config import check_followed
-from tasks.sft.config import check_sharing
+from tasks.sft.config import check_beside_fsdp, check_sharing
 
 TRAININGS = {"fine-tune": "training", "reward": "reward_model", "ppo": "ppo"}
 """Stages that several devices share, by kind, and where their settings stand."""
@@ -21,8 +22,25 @@ def shared_parts(config: Any) -> list[str]:
     return parts
 
 
+def check_fsdp(config: Any, processes: int) -> None:
+    """Raise UserError where the processes are launched for FSDP and a training of the flow cannot be shared so. A
+    policy's cannot by several processes: it shares by ZeRO alone."""
+    if not asks_for_fsdp(config.launch.launcher, config.launch.config_file):
+        return
+    for part in shared_parts(config):
+        if part != "ppo":
+            check_beside_fsdp(getattr(config, part), field=part)
+        elif processes > 1:
+            raise UserError(
+                "the processes are launched for FSDP, by which a policy's training is not shared",
+                field="launch.config_file",
+                mend="take launcher auto without the file, and ppo.deepspeed=zero3 (and training.deepspeed=zero3)",
+            )
+
+
 def check_trainings(config: Any, processes: int) -> None:
     """Raise UserError for trainings that the flow itself would refuse to share among so many processes."""
+    check_fsdp(config, processes)
     for part in shared_parts(config):
         if part != "ppo":
             check_sharing(getattr(config, part), processes, field=part)

@@ -7,6 +7,7 @@ from typing import Any
 from tasks import base_model
 from tasks.core.errors import UserError
 from tasks.core.launching.forking import GPU_DEVICES
+from tasks.plan.accepted import check_fsdp
 from tasks.plan.devices import judge
 from tasks.plan.memory import CONTEXT, CPU, GB, GPU, Machine
 from tasks.plan.sharing import launched
@@ -14,14 +15,16 @@ from tasks.plan.stages import StagePlan, plan_stages, planned_model
 
 
 def check_model(config: Any) -> None:
-    """Raise UserError for a model that is not there, and for a stage whose weights, gradients and optimizer alone are
-    more than a device has, or offloaded more than the machine's main memory has; `config` is the flow's, which trains.
+    """Raise UserError for a model that is not there, for trainings that FSDP cannot share, and for a stage whose
+    weights, gradients and optimizer alone are more than a device has, or offloaded more than the machine's main memory
+    has; `config` is the flow's, which trains.
 
     Activations are not held against it: rows may be shorter than they may be. A model whose shape the plan cannot
     count is let pass.
     """
     field, model = planned_model(config)
     base_model.locate(model, field)
+    check_fsdp(config, config.launch.total)
     machine, bytes_there = _machine(config)
     if not config.launch.check_memory:
         return

@@ -68,3 +68,26 @@ def check_sharing(config: OptimiserConfig, processes: int, *, field: str) -> Non
                 field=f"{field}.deepspeed",
                 mend="leave it empty: every process then holds the 4-bit weights; or set the method to lora",
             )
+
+
+def check_beside_fsdp(config: OptimiserConfig, *, field: str) -> None:
+    """Raise UserError for a training, whose settings stand in `field`, that FSDP cannot share: what DeepSpeed shares
+    already, 4-bit weights, or a model whose rows share a sequence."""
+    if config.deepspeed:
+        raise UserError(
+            f"the processes are launched for FSDP and {field}.deepspeed is {config.deepspeed}: both share the weights",
+            field="launch.config_file",
+            mend="leave out one of them",
+        )
+    if config.method == "qlora":
+        raise UserError(
+            "FSDP does not shard 4-bit weights here",
+            field="launch.config_file",
+            mend="take launcher auto: every process then holds the 4-bit weights; or set the method to lora",
+        )
+    if config.batching == "shared_prefix":
+        raise UserError(
+            "rows share a sequence only where every process holds the whole model",
+            field=f"{field}.batching",
+            mend="choose `length`, or take launcher auto",
+        )

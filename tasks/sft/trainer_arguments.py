@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tasks.core.errors import UserError
 from tasks.core.launching.fsdp import in_fsdp, share_on_cpus
 from tasks.core.launching.zero import build_operator, read_deepspeed
 from tasks.core.models import Precision, torch_dtype
+from tasks.sft.config import check_beside_fsdp
 from tasks.sft.optimiser_config import OptimiserConfig
 
 
@@ -50,29 +50,13 @@ def trainer_arguments(config: OptimiserConfig, checkpoints: Path) -> dict[str, A
     """Keywords of `TrainingArguments`, and so of every trainer's own configuration.
 
     `max_length` is not among them: trainers differ in what they do with rows that are longer. Raises UserError where
-    FSDP is to share what DeepSpeed shares already, 4-bit weights, or a model whose rows share a sequence.
+    FSDP is to share what it cannot (`check_beside_fsdp`).
     """
     import torch
 
     dtype = torch_dtype(config.precision)
-    if in_fsdp() and config.deepspeed:
-        raise UserError(
-            f"the processes are launched for FSDP and deepspeed is {config.deepspeed}: both share the weights",
-            field="launch.config_file",
-            mend="leave out one of them",
-        )
-    if in_fsdp() and config.method == "qlora":
-        raise UserError(
-            "FSDP does not shard 4-bit weights here",
-            field="launch.config_file",
-            mend="take launcher auto: every process then holds the 4-bit weights; or set the method to lora",
-        )
-    if in_fsdp() and config.batching == "shared_prefix":
-        raise UserError(
-            "rows share a sequence only where every process holds the whole model",
-            field="training.batching",
-            mend="choose `length`, or take launcher auto",
-        )
+    if in_fsdp():
+        check_beside_fsdp(config, field="training")
     if in_fsdp() and not torch.cuda.is_available():
         share_on_cpus()
     if config.deepspeed:

@@ -27,6 +27,7 @@ from tasks.plan.work import Amounts, Work, work_of
 from tasks.ppo import training_config
 from tasks.ppo.sampling import PolicySampler
 from tasks.sft.config import check_sharing
+from tests.fsdp_on_cpus import write_fsdp_config
 
 WRITTEN = {"ppo": Work(written=3 * 64 * 10)}
 AMOUNTS = Amounts(rows=100, test_rows=40, pairs=30, row_tokens=50, failing=0.2, kept=0.25)
@@ -235,6 +236,16 @@ def test_scoring_and_merging_are_done_by_one_device_however_large():
     assert found.hours["reward of answers"] * 3600 == pytest.approx(10**6 * 2 * body / (1e12 * 0.25))
     assert estimate_line(found).endswith("does it alone: merge, reward of answers")
     assert estimate_in(Layout(4, "zero3"), config, GPU, 400.0, ONE, work, prompt=64).too_large == ()
+
+
+@pytest.mark.parametrize("config", [LLM2LLMConfig(), PERLConfig(), ReSTConfig()])
+def test_no_layout_by_deepspeed_is_advised_beside_a_file_for_fsdp(config, tmp_path):
+    file = write_fsdp_config(tmp_path / "fsdp.yaml")
+    config = changed(config, {"launch.launcher": "accelerate", "launch.config_file": file})
+    found = layouts(config, replace(GPU, fsdp=True), 2000.0, prompt=64)
+    assert {one.deepspeed for one in found} == {""}
+    # A policy's training is not shared by FSDP at all.
+    assert (max(one.devices for one in found) > 1) == (not hasattr(config, "ppo"))
 
 
 def test_the_cheapest_layout_is_taken_and_large_answering_stages_are_spread():

@@ -8,6 +8,8 @@ import pytest
 from transformers import LlamaConfig
 
 from flows.llm2llm import LLM2LLMConfig
+from flows.perl import PERLConfig
+from flows.rest import ReSTConfig
 from tasks.core.errors import UserError
 from tasks.plan.fits import check_main_memory, check_model
 from tasks.plan.known_models import from_config
@@ -120,6 +122,40 @@ def test_fsdp_is_counted_as_the_parts_that_it_keeps(tmp_path):
         check_model(config)
     file = write_fsdp_config(tmp_path / "fsdp.yaml")
     check_model(changed(config, {"launch.launcher": "accelerate", "launch.config_file": file}))
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "words"),
+    [
+        (changed(LLM2LLMConfig(), {"training.deepspeed": "zero2"}), "launch.config_file", "both share"),
+        (
+            changed(ReSTConfig(), {"reward.by": "model", "reward_model.deepspeed": "zero3"}),
+            "launch.config_file",
+            "reward_model.deepspeed is zero3",
+        ),
+        (changed(LLM2LLMConfig(), {"training.method": "qlora"}), "launch.config_file", "4-bit"),
+        (
+            changed(LLM2LLMConfig(), {"training.batching": "shared_prefix"}),
+            "training.batching",
+            "whole model",
+        ),
+        (PERLConfig(), "launch.config_file", "a policy's training is not shared"),
+    ],
+)
+def test_what_fsdp_cannot_share_is_refused_before_anything_is_trained(
+    config, field, words, tiny_ref, tmp_path
+):
+    model = "policy.model" if hasattr(config, "policy") else "student.model"
+    file = write_fsdp_config(tmp_path / "fsdp.yaml")
+    config = changed(config, {model: tiny_ref.uri, "launch.processes": 2})
+    check_model(config)
+    fsdp = changed(config, {"launch.launcher": "accelerate", "launch.config_file": file})
+    with pytest.raises(UserError, match=words) as error:
+        check_model(fsdp)
+    assert error.value.field == field
+    assert error.value.mend
+    if field == "launch.config_file" and "policy's" in words:
+        check_model(changed(fsdp, {"launch.processes": 1}))
 
 
 def test_a_file_of_accelerate_that_is_no_yaml_is_named(tiny_ref, tmp_path):
