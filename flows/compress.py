@@ -26,6 +26,7 @@ from tasks.core.errors import UserError
 from tasks.core.flow_run import FlowConfig, FlowRun, check_run, open_run
 from tasks.data import preparing
 from tasks.data.config import DataConfig
+from tasks.plan.fits import check_asked, check_trained
 
 
 class CompressConfig(FlowConfig):
@@ -59,15 +60,20 @@ def check(config: CompressConfig) -> None:
     texts.read_texts(config.texts)
     training.check(config.training, processes=config.launch.total)
     base_model.locate(config.encoder, "encoder.model")
-    locate_teacher(config.teacher)
+    teacher = locate_teacher(config.teacher)
+    check_asked(config, teacher.weights(), teacher.engine, field="teacher.model")
     if not config.data.test:
         return
     preparing.check(config.data)
-    locate_teacher(config.answers, "answers")
+    asked = locate_teacher(config.answers, "answers")
+    check_asked(config, asked.weights(), asked.engine, field="answers.model")
     if config.answers.fine_tune and config.answers.engine.engine == "openai":
         raise UserError(
             "a server's model cannot be trained", field="answers.fine_tune", mend="set it to false"
         )
+    if config.answers.fine_tune:
+        trained = {"field": "answers.model", "part": "answers.training"}
+        check_trained(asked.weights(), config.answers.training, config.launch, **trained)
 
 
 @flow(name="compress")

@@ -26,6 +26,7 @@ from tasks.instruct.mapping import MapConfig, MapInputs, MapResult
 from tasks.instruct.show import InstructFlowResult, show_instructions
 from tasks.instruct.stage import WritingInputs
 from tasks.instruct.training import StudentConfig, check_student, train_and_test
+from tasks.plan.fits import check_asked, check_trained
 
 
 class InstructConfig(FlowConfig):
@@ -53,7 +54,11 @@ def check(settings: InstructConfig) -> None:
     check_student(settings.student, settings.data, processes=settings.launch.total)
     if settings.map.on:
         base_model.locate(settings.encoder, "encoder.model")
-    locate_teacher(settings.teacher)
+    teacher = locate_teacher(settings.teacher)
+    check_asked(settings, teacher.weights(), teacher.engine, field="teacher.model")
+    if settings.student.on:
+        trained = {"field": "student.model.model", "part": "student.training"}
+        check_trained(settings.student.model, settings.student.training, settings.launch, **trained)
 
 
 @flow(name="instruct")

@@ -20,6 +20,7 @@ from tasks.label.config import LabellingConfig
 from tasks.label.data import LabelDataConfig
 from tasks.label.show import LabelFlowResult, show_labels
 from tasks.label.stage import LabelInputs
+from tasks.plan.fits import check_asked
 
 
 class LabelConfig(FlowConfig):
@@ -41,7 +42,8 @@ def check(settings: LabelConfig) -> None:
     config.check(settings.labelling)
     choosing.check(settings.auto, bool(settings.data.examples))
     data.read(settings.data)
-    locate_teacher(settings.teacher)
+    teacher = locate_teacher(settings.teacher)
+    check_asked(settings, teacher.weights(), teacher.engine, field="teacher.model")
 
 
 @flow(name="label")

@@ -7,11 +7,12 @@ import psutil
 import pytest
 from transformers import LlamaConfig
 
+from flows import compress, instruct, label
 from flows.llm2llm import LLM2LLMConfig
 from flows.perl import PERLConfig
 from flows.rest import ReSTConfig
 from tasks.core.errors import UserError
-from tasks.plan.fits import check_main_memory, check_model
+from tasks.plan.fits import check_asked, check_main_memory, check_model
 from tasks.plan.known_models import from_config
 from tasks.plan.memory import GPU
 from tasks.plan.remedies import changed
@@ -177,3 +178,54 @@ def test_a_small_model_passes_and_so_does_one_that_cannot_be_counted(tiny_ref, t
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         check_model(changed(LLM2LLMConfig(), {"student.model": str(tmp_path / "nowhere")}))
+
+
+ASKED = {
+    label: {"data.rows": "rows.jsonl", "data.labels": ("yes", "no"), "data.input": "text"},
+    instruct: {"data.seeds": "rows.jsonl", "map.on": False},
+    compress: {"texts.train": "rows.jsonl", "data.train": "rows.jsonl", "data.test": "rows.jsonl"},
+}
+"""Flows that ask a local model, with the data that they need."""
+
+
+@pytest.mark.parametrize(
+    ("flow", "field", "changes"),
+    [
+        (label, "teacher.model", {}),
+        (instruct, "teacher.model", {}),
+        (compress, "teacher.model", {}),
+        (compress, "answers.model", {}),
+        (instruct, "student.model.model", {"student.on": True, "data.test": "rows.jsonl"}),
+        (compress, "answers.model", {"answers.fine_tune": True, "answers.training.method": "full"}),
+    ],
+)
+def test_flows_that_ask_a_local_model_or_train_one_beside_refuse_one_that_is_too_large(
+    flow, field, changes, huge, tiny_ref, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    rows = (f'{{"text": "Is it {n}? It is.", "label": "{("yes", "no")[n % 2]}"}}\n' for n in range(20))
+    (tmp_path / "rows.jsonl").write_text("".join(rows))
+    columns = {"data.input": "text", "data.target": "label"} if flow is not label else {}
+    columns |= {"data.test_target": "label"} if flow is instruct else {}
+    models = {"teacher.model": tiny_ref.uri} | ({"answers.model": tiny_ref.uri} if flow is compress else {})
+    models |= {"student.model.model": tiny_ref.uri} if flow is instruct else {}
+    given = {"store": "store"} | ASKED[flow] | columns | models | changes
+    config = changed(flow.CONFIG(), given)
+    flow.check(config)
+    if changes.get("answers.fine_tune"):  # its weights have room, but not what training keeps beside them
+        huge = filling(tmp_path / "filling", 3 / 5, bytes_each=4)
+    large = changed(config, {field: huge.student.model})
+    with pytest.raises(UserError, match="GB of") as error:
+        flow.check(large)
+    assert error.value.field == field
+    flow.check(changed(large, {"launch.check_memory": False}))
+    if flow is label:  # where the cluster's machines have the room, nobody here knows
+        check_asked(
+            changed(large, {"fan_out.runner": "ray", "fan_out.ray_address": "head:6379"}),
+            *_asked(large),
+            field=field,
+        )
+
+
+def _asked(config):
+    return config.teacher.weights(), config.teacher.engine
