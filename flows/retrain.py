@@ -28,6 +28,7 @@ from tasks.retrain.location import look
 from tasks.retrain.method import improved_model, model_field, read_method, retraining
 from tasks.retrain.new_rows import NewRows, NewRowsConfig
 from tasks.retrain.versions import DataVersion
+from tasks.student import check_evaluation
 
 
 class RetrainConfig(FlowConfig):
@@ -62,6 +63,7 @@ def check(config: RetrainConfig) -> None:
     method = _method(config)
     look(config.location, method.data)
     base_model.locate(improved_model(method), f"{model_field(method)}.model")
+    check_evaluation(method.evaluation)  # the method itself would, when the champion is merged
 
 
 @flow(name="retrain")

@@ -246,10 +246,16 @@ def test_a_decision_against_a_former_champion_is_made_anew_and_refused_rows_can_
         ({"model_name": "a/b"}, "model_name: "),
         ({"method_settings": '{"trainin.epochs": 1}'}, "did you mean --training.epochs"),
         ({"method_config": "nothing.yaml"}, "there is no file nothing.yaml"),
+        (
+            {"method_settings": '{"evaluation.engine.compressor.model": "nowhere/at-all"}'},
+            "evaluation.engine.compressor.model: ",
+        ),
     ],
 )
 def test_a_mistake_ends_before_anything_starts(place, changes, message):
+    before = place.manifests()
     code, _, told = place.command("retrain", **changes)
     assert code == 2
     assert message in told
+    assert place.manifests() == before
     assert "Traceback" not in told
