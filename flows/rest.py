@@ -32,11 +32,9 @@ from tasks.plan.fits import check_model
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.show import show_report
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
-from tasks.reward_model.learned import check_learned, check_needed, learn_reward
-from tasks.rewards import config as rewards
+from tasks.reward_model.learned import check_reward, learn_reward
 from tasks.rewards.config import RewardConfig
 from tasks.rewards.scoring import Scoring
-from tasks.sft import config as sft
 from tasks.sft.config import TrainingConfig
 from tasks.student import Student, check_evaluation
 
@@ -81,17 +79,11 @@ class ReSTConfig(FlowConfig):
 
 def check(config: ReSTConfig) -> None:
     """Everything that can be known to be wrong before a model is loaded. Raises UserError."""
+    pairs, processes = config.preferences, config.launch.total
     check_run(config)
     prompts.check(config.data, config.prompts, answered=config.reward.by == "problem")
-    improve.check(config.improve, config.training)
-    weighting = improve.weighting(config.improve)
-    training = config.training.model_copy(update={"weighting": weighting})
-    # No loss is computed on validation rows: what the policy's answers to them are worth decides.
-    sft.check(training, has_validation=False, processes=config.launch.total)
-    rewards.check(config.reward)
-    check_needed(config.preferences, config.reward)
-    if config.reward.by == "model" and not config.reward.model:
-        check_learned(config.reward_base, config.preferences, config.reward_model, config.launch.total)
+    improve.check(config.improve, config.training, processes)
+    check_reward(config.reward, config.reward_base, pairs, config.reward_model, processes)
     grow.check(config.grow, config.training, config.data.problem, keep_cut=config.improve.keep_cut)
     check_evaluation(config.evaluation)
     check_model(config)

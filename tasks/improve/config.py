@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.errors import UserError
+from tasks.sft import config as sft
 from tasks.sft.config import TrainingConfig
 
 Method = Literal["rest", "rest-em"]
@@ -53,9 +54,9 @@ class ImproveConfig(Config):
     """Seed of the choice among too many samples of a prompt."""
 
 
-def check(config: ImproveConfig, training: TrainingConfig) -> None:
-    """Raise UserError for levels that are no rising (or falling) row of their kind, and for settings of the training
-    that are the Improve step's to decide."""
+def check(config: ImproveConfig, training: TrainingConfig, processes: int = 1) -> None:
+    """Raise UserError for levels that are no rising (or falling) row of their kind, for settings of the training that
+    are the Improve step's to decide, and for what a step trained by so many processes cannot follow."""
     if training.weighting == "reward":
         raise UserError(
             "the warm start's rows have no rewards to be weighted by",
@@ -81,6 +82,9 @@ def check(config: ImproveConfig, training: TrainingConfig) -> None:
         raise UserError(
             f"{shown} are no levels for {config.by}", field="improve.levels", mend=f"give {wanted}"
         )
+    weighted = training.model_copy(update={"weighting": weighting(config)})
+    # No loss is computed on validation rows: what the policy's answers to them are worth decides.
+    sft.check(weighted, has_validation=False, processes=processes)
 
 
 def weighting(config: ImproveConfig) -> Literal["equal", "reward"]:

@@ -12,6 +12,7 @@ from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.preferences import PreparedPreferences
 from tasks.reward_model.ready import is_adapter, ready_model
 from tasks.reward_model.stage import RewardTrainingInputs, RewardTrainingResult
+from tasks.rewards import config as rewards
 from tasks.rewards.config import RewardConfig
 from tasks.sft.config import check_processes
 
@@ -23,6 +24,21 @@ def check_learned(
     preferences.check(pairs)
     check_processes(training, processes, field="reward_model")
     base_model.locate(model, "reward_base.model")
+
+
+def check_reward(
+    reward: RewardConfig,
+    model: ModelConfig,
+    pairs: PreferenceConfig,
+    training: RewardTrainingConfig,
+    processes: int,
+) -> None:
+    """Raise UserError for all that can be known to be wrong of a reward, learned here or not, before a model is
+    loaded."""
+    rewards.check(reward)
+    check_needed(pairs, reward)
+    if reward.by == "model" and not reward.model:
+        check_learned(model, pairs, training, processes)
 
 
 def check_needed(pairs: PreferenceConfig, reward: RewardConfig, *, judge: bool = False) -> None:

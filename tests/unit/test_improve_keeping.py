@@ -164,3 +164,17 @@ def test_what_is_the_steps_to_decide_is_refused_in_the_training(settings, words)
         check(ImproveConfig(), TrainingConfig(**settings))
     assert caught.value.field == f"training.{next(iter(settings))}"
     assert words in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "processes", "field"),
+    [
+        ("reward_weighted", {"batching": "packed"}, 1, "training.batching"),
+        ("nll", {"batch_size": 2}, 3, "launch.processes"),
+    ],
+)
+def test_what_a_step_cannot_follow_is_refused(loss, settings, processes, field):
+    with pytest.raises(UserError) as caught:
+        check(ImproveConfig(loss=loss), TrainingConfig(**settings), processes)
+    assert caught.value.field == field
+    check(ImproveConfig(loss="nll"), TrainingConfig(**settings))
