@@ -9,7 +9,8 @@ from tasks.ppo.config import PPOConfig
 from tasks.ppo.kl_control import FixedKL
 from tasks.ppo.optimisation import update
 from tasks.ppo.optimizer import make_optimizer
-from tests.unit.ppo_roles import roles_on, rollout
+from tasks.ppo.rollout import make_rollout
+from tests.unit.ppo_roles import ENDED, PROMPTS, RESPONSES, roles_on, rollout
 
 SCORES = torch.tensor([1.0, 0.0, 0.5])
 
@@ -21,6 +22,7 @@ def learn(
     micro: int = 3,
     coefficient: float = 0.1,
     separate_graphs: bool = False,
+    padding: int = 0,
     **changes,
 ):
     """Updates on three responses; the roles, what each parameter was before, and the last figures."""
@@ -40,7 +42,7 @@ def learn(
     for _ in range(updates):
         metrics = update(
             roles,
-            rollout(),
+            make_rollout(PROMPTS, RESPONSES, ENDED, padding=padding),
             SCORES,
             config,
             FixedKL(0.05),
@@ -78,6 +80,15 @@ def test_what_is_trained_moves_and_the_base_does_not(tiny_ref, value):
     reference = roles.reference(rollout())
     fresh = roles_on(tiny_ref, moved=False).policy(rollout())[0]
     assert torch.allclose(reference, fresh.detach(), atol=1e-6)
+
+
+def test_padding_by_the_end_token_teaches_the_same(tiny_ref):
+    apart, before, metrics = learn(tiny_ref)
+    same, _, again = learn(tiny_ref, padding=3)
+    assert again == pytest.approx(metrics, abs=1e-5)
+    for name, part in apart.trainable.items():
+        assert not torch.equal(part, before[name])
+        assert torch.allclose(same.trainable[name], part, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", ["adapter", "trunk"])

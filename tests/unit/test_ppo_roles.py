@@ -21,13 +21,15 @@ from tasks.ppo.merge import run as merge
 from tasks.ppo.optimisation import update
 from tasks.ppo.optimizer import make_optimizer
 from tasks.ppo.roles_config import RolesConfig, check
+from tasks.ppo.rollout import make_rollout
 from tasks.ppo.saving import load_trained_weights, save_policy, save_trained_weights
 from tasks.ppo.scores import by_role
+from tasks.ppo.warning_signs import one_token
 from tasks.reward_model.scoring import load_reward_model
 from tasks.reward_model.tokens import answer_tokens
 from tasks.sft.adapter import AdapterConfig
 from tests.tiny_model import build_tiny_model
-from tests.unit.ppo_roles import gradients, move, naive, roles_on, rollout, wider
+from tests.unit.ppo_roles import ENDED, PROMPTS, RESPONSES, gradients, move, naive, roles_on, rollout, wider
 from tests.unit.reward_pairs import TEST, train_reward
 
 METHODS = ["lora", "full"]
@@ -117,6 +119,16 @@ def test_rewards_are_those_of_the_reward_model_for_the_same_texts(tiny_ref, rewa
     close(roles.raw_rewards(batch), torch.tensor(scorer.raw(prompts, answers)))
     close(roles.rewards(batch), torch.tensor(scorer.score(prompts, answers)))
     assert roles.rewards(batch).std() > 0.01
+
+
+def test_every_role_reads_the_same_where_the_end_token_pads(tiny_ref, reward):
+    roles = roles_on(tiny_ref, reward)
+    apart, same = (make_rollout(PROMPTS, RESPONSES, ENDED, padding=token) for token in (0, 3))
+    assert (same.responses != apart.responses).any()
+    assert one_token(same).tolist() == one_token(apart).tolist() == [False, False, True]
+    for role in (lambda b: roles.policy(b)[0], lambda b: roles.policy(b)[1], roles.values, roles.reference):
+        close(role(same), role(apart))
+    close(roles.rewards(same), roles.rewards(apart))
 
 
 @pytest.mark.parametrize("fault", [math.inf, -math.inf, math.nan])

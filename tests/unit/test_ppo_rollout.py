@@ -109,6 +109,23 @@ def test_same_seeds_give_the_same_tokens_in_any_batch(tiny_ref, often_ending):
     assert rows(twice)[0] != rows(twice)[1]
 
 
+def test_a_pad_token_that_is_the_end_token_as_well_changes_nothing_but_the_padding(tiny_ref, often_ending):
+    """Many tokenizers have one for both: what is padding is told by lengths, not by the token."""
+    tokenizer = load_tokenizer(tiny_ref)
+    separate, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    tokenizer.pad_token = tokenizer.eos_token
+    asked = {"step": 0, "streams": range(9)}
+    same = PolicySampler(often_ending, tokenizer, max_new_tokens=12, seed=3).sample(
+        encoded(tiny_ref), **asked
+    )
+    apart = sampler(often_ending, tiny_ref).sample(encoded(tiny_ref), **asked)
+    assert rows(same) == rows(apart)
+    assert (same.mask == apart.mask).all()
+    assert (same.prompt_mask == apart.prompt_mask).all()
+    assert set(apart.responses[~apart.mask].tolist()) == {separate} != {end}
+    assert set(same.responses[~same.mask].tolist()) == set(same.prompts[~same.prompt_mask].tolist()) == {end}
+
+
 def test_a_response_ends_with_the_first_end_token_or_at_the_limit(tiny_ref, often_ending):
     batch = sampler(often_ending, tiny_ref).sample(encoded(tiny_ref), step=0, streams=range(9))
     for tokens, ended in rows(batch):

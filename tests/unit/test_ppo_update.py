@@ -11,7 +11,7 @@ from tasks.ppo.experience import gather_experience
 from tasks.ppo.kl_control import AdaptiveKL, FixedKL
 from tasks.ppo.optimisation import update
 from tasks.ppo.optimizer import make_optimizer, set_learning_rates
-from tasks.ppo.rollout import Rollout
+from tasks.ppo.rollout import Rollout, make_rollout
 from tasks.ppo.running_moments import RunningMoments
 from tests.unit.ppo_tabular import END, SCORES, WORDS, TabularRoles, some_rollout, wider
 
@@ -124,6 +124,17 @@ def test_figures_of_the_first_step_by_hand():
     assert metrics["val/response_tokens"] == pytest.approx(16 / 5)
     assert metrics["val/explained_variance"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["lr"] == 5e-5
+
+
+def test_the_explained_variance_by_hand():
+    """Returns 1, 1 and 0 have the variance 1/3; advantages 1/2, 1/4 and -1/2 that of 13/48."""
+    rollout = make_rollout([[0], [2]], [[1, END], [END]], [True, True], padding=4)
+    for one in (rollout, wider(rollout)):
+        roles = TabularRoles()
+        with torch.no_grad():
+            roles.worth.weight[:3, 0] = torch.tensor([0.5, 0.75, 0.5])
+        metrics = run(roles, rollout=one, scores=torch.tensor([1.0, 0.0]), lam=1.0)
+        assert metrics["val/explained_variance"] == pytest.approx(3 / 16, abs=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "reinforce"])
