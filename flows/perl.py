@@ -33,6 +33,7 @@ from tasks.report.records import IterationRecord, LoopRecord, PolicyRecord
 from tasks.report.show import show_report
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.learned import check_needed, check_pairs, learn_rewards
+from tasks.reward_model.ready import check_unmerged
 from tasks.rewards import config as rewards
 from tasks.rewards.config import RewardConfig, function_code
 from tasks.rewards.scoring import Scoring
@@ -111,6 +112,8 @@ def loop(run: Run, config: PERLConfig) -> LoopRecord:
     data = run.stage(preparing.STAGE, config.data, preparing.inputs(config.data), label="data")
     files = base_model.locate(config.policy, "policy.model")
     base = run.stage(base_model.STAGE, config.policy, files, label="policy").model
+    if config.sft and config.reward.model:
+        check_unmerged(config.reward.model, base)
     student = Student(run, base, data.problem, config.training, config.evaluation, data.validation)
     run.dataset(data.test, "test")
     run.dataset(data.train, "train")

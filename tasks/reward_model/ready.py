@@ -31,6 +31,19 @@ def is_adapter(address: str) -> bool:
     return (_folder(address) / _ADAPTER).exists()
 
 
+def check_unmerged(address: str, base: ModelRef) -> None:
+    """Raise UserError for an adapter that was trained on `base` where fine-tuning will be merged into that, so that no
+    role lies on it any more. Whether one of other weights fits is known only when they are merged (`ready_model`)."""
+    if is_adapter(address) and _trained_on(_folder(address)) == f"sha256:{base.digest}":
+        name = base.facts.get("name", base.uri)
+        raise UserError(
+            f"the reward adapter {address} was trained on {name} as it is, but here the base is {name} fine-tuned and "
+            "merged",
+            field=_FIELD,
+            mend="set sft to false, or merge the reward adapter into its base: full weights go with any policy",
+        )
+
+
 def ready_model(address: str, base: ModelRef | None) -> ModelRef:
     """The reward model in the folder; `base` is what it lies on if it is an adapter.
 
@@ -41,7 +54,7 @@ def ready_model(address: str, base: ModelRef | None) -> ModelRef:
     ref = ModelRef(uri=str(folder), digest=folder_digest(folder), facts=facts)
     if not is_adapter(address):
         return ref
-    named = str(json.loads((folder / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path"))
+    named = _trained_on(folder)
     if base is None or named != f"sha256:{base.digest}":
         here = "none" if base is None else f"{base.facts.get('name', base.uri)} (sha256:{base.digest[:12]})"
         raise UserError(
@@ -50,6 +63,10 @@ def ready_model(address: str, base: ModelRef | None) -> ModelRef:
             mend="name the base that it was trained on, or merge it into that: full weights go with any policy",
         )
     return ref.model_copy(update={"base": base})
+
+
+def _trained_on(folder: Path) -> str:
+    return str(json.loads((folder / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path"))
 
 
 def _folder(address: str) -> Path:

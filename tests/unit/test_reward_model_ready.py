@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 
+from flows.perl import PERLConfig, loop
 from tasks.base_model import ModelConfig
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.references import ModelRef
+from tasks.data.config import DataConfig
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.learned import learn_reward, learn_rewards
-from tasks.reward_model.ready import ready_model
+from tasks.reward_model.ready import check_unmerged, ready_model
 from tasks.reward_model.scoring import load_reward_model
 from tasks.rewards.config import RewardConfig
+from tests.cached_run import CachedRun
 from tests.tiny_model import build_tiny_model
 from tests.unit.reward_pairs import TEST, train_reward
 
@@ -46,6 +49,34 @@ def test_an_adapter_lies_on_the_base_that_it_was_trained_on(
         assert (one.digest, one.base.digest) == (adapter.digest, tiny_ref.digest)
         scores = [load_reward_model(ref).score([TEST[0].conversation], ["Hello"]) for ref in (one, adapter)]
         assert scores[0] == scores[1]
+
+
+def test_an_adapter_on_the_policy_itself_is_refused_before_that_is_fine_tuned(
+    tmp_path: Path, tiny_ref: ModelRef, adapter: ModelRef
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"input": "Hello?", "target": "Hello."}\n')
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text('{"input": "Goodbye?", "target": "Goodbye."}\n')
+    config = PERLConfig(
+        data=DataConfig(problem="dialogue", train=str(rows), test=str(held_out)),
+        policy=ModelConfig(model=tiny_ref.uri),
+        reward=RewardConfig(by="model", model=adapter.uri),
+    )
+    with pytest.raises(UserError, match="as it is, but here the base is") as caught:
+        loop(CachedRun(tmp_path), config)  # type: ignore[arg-type]
+    assert caught.value.field == "reward.model"
+    assert "set sft to false" in caught.value.mend
+    assert not (tmp_path / "store" / "sft").exists()
+
+
+def test_only_an_adapter_of_these_very_weights_is_refused_before_they_are_merged(
+    tmp_path: Path, tiny_ref: ModelRef, adapter: ModelRef
+) -> None:
+    with pytest.raises(UserError):
+        check_unmerged(adapter.uri, tiny_ref)
+    check_unmerged(adapter.uri, tiny_ref.model_copy(update={"digest": "0" * 64}))
+    check_unmerged(tiny_ref.uri, tiny_ref)  # full weights go with any policy
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, tiny_ref: ModelRef, adapter: ModelRef) -> None:
