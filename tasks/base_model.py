@@ -81,7 +81,9 @@ def locate(config: ModelConfig, field: str = "student.model") -> BaseModelInputs
         )
     files = [path] if path.is_file() else sorted(path.iterdir())
     states = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return BaseModelInputs(fingerprint="\n".join(states))
+    # A folder is named by its place, so one at another place, such as another machine's, is looked at by itself.
+    place = [str(path.absolute())] if path.is_dir() else []
+    return BaseModelInputs(fingerprint="\n".join(place + states))
 
 
 def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report) -> BaseModelResult:

@@ -31,10 +31,16 @@ def test_a_relative_path_becomes_an_absolute_one(tiny_model, tmp_path, monkeypat
     assert found(f"./{tiny_model.name}", tmp_path).model.uri == str(tiny_model)
 
 
-def test_a_changed_file_changes_the_fingerprint(tiny_model, tmp_path):
+def test_another_place_and_a_changed_file_change_the_fingerprint(tiny_model, tmp_path, monkeypatch):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
     before = locate(ModelConfig(model=str(copy)))
     assert locate(ModelConfig(model=str(copy))) == before
+    monkeypatch.chdir(tmp_path)
+    here = locate(ModelConfig(model="./copy"))
+    assert here == before
+    shutil.copytree(copy, tmp_path / "there" / "copy")
+    monkeypatch.chdir(tmp_path / "there")  # the same files, and the same name in the configuration
+    assert locate(ModelConfig(model="./copy")) != here
     (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
     assert locate(ModelConfig(model=str(copy))) != before
 
