@@ -11,6 +11,7 @@ from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.hub import hub_address, hub_digest, hub_folder, unreachable
 from tasks.core.references import ModelRef
+from tasks.core.remote_models import is_remote, remote_fingerprint, remote_model
 from tasks.core.stage import Report, Stage
 from tasks.core.store import fetch
 
@@ -29,8 +30,8 @@ class ModelConfig(Config):
     """A model: where it comes from."""
 
     model: str = EMBEDDED
-    """`smollm2-135m` (comes with the install), a hub id, a folder, a .gguf file, or a registered model as
-    `models:/NAME@champion` (an adapter is merged into its base)."""
+    """`smollm2-135m` (comes with the install), a hub id, a folder (`s3://…` too), a .gguf file, or a registered model
+    as `models:/NAME@champion` (an adapter is merged into its base)."""
     revision: str = ""
     """Branch, tag or commit of a hub model; empty takes its main branch."""
     trust_remote_code: bool = False
@@ -38,7 +39,7 @@ class ModelConfig(Config):
 
 
 class BaseModelInputs(BaseModel):
-    """What was found before anything is loaded: a fingerprint of the local files, empty for hub models; the weights
+    """What was found before anything is loaded: a fingerprint of the files, empty for hub models; the weights
     that a registered model's alias names at this moment."""
 
     fingerprint: str = ""
@@ -53,7 +54,7 @@ class BaseModelResult(BaseModel):
 
 
 def locate(config: ModelConfig, field: str = "student.model") -> BaseModelInputs:
-    """Check, without loading it, that the model can be had; returns the fingerprint of local files.
+    """Check, without loading it, that the model can be had; returns the fingerprint of its files.
 
     Raises UserError for a missing file or folder, an unknown kind of file, or a hub model that cannot be reached.
     """
@@ -61,6 +62,9 @@ def locate(config: ModelConfig, field: str = "student.model") -> BaseModelInputs
         from tasks.promotion.loading import registered_model
 
         return BaseModelInputs(registered=registered_model(config.model, field=field))
+    if is_remote(config.model):
+        needed = ("config.json", ".safetensors")
+        return BaseModelInputs(fingerprint=remote_fingerprint(config.model, field=field, needed=needed))
     path = local_path(config.model, field)
     if path is None:
         _check_hub(config, field)
@@ -90,10 +94,13 @@ def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report)
     """Resolve `config.model`; a GGUF file is converted to a safetensors folder beneath `out`."""
     if inputs.registered is not None:
         return _registered(inputs.registered, config, out)
-    path = local_path(config.model, "model")
+    path = None if is_remote(config.model) else local_path(config.model, "model")
     trust = config.trust_remote_code
     facts: dict[str, Any] = {"name": config.model} | ({"trust_remote_code": True} if trust else {})
-    if path is None:
+    if is_remote(config.model):
+        folder, digest = remote_model(config.model, field="model")
+        uri = config.model
+    elif path is None:
         folder = model_folder(config)
         uri, digest = hub_address(config.model, folder), hub_digest(folder, code=trust)
     else:
@@ -153,7 +160,9 @@ def _check_hub(config: ModelConfig, field: str) -> None:
 
 
 def model_folder(config: ModelConfig) -> Path:
-    """The folder of a model that is no GGUF file, from the hub if it is not here."""
+    """The folder of a model that is no GGUF file, from the hub or its address if it is not here."""
+    if is_remote(config.model):
+        return remote_model(config.model, field="model")[0]
     path = local_path(config.model, "model")
     if path is None:
         return hub_folder(config.model, config.revision, code=config.trust_remote_code)

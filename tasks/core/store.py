@@ -275,7 +275,7 @@ def fetch(ref: Reference) -> Path:
 
 
 _CHANGED = "its bytes are not those that were written"
-_NOT_HERE = "it is not there; a folder that is named as a model has to lie at that place on every machine"
+_NOT_HERE = "it is not there; a folder that is named as a model has to lie at that place on every machine, or at s3://…"
 
 
 def _download(ref: Reference, target: Path) -> None:

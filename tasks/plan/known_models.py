@@ -1,6 +1,7 @@
 """From a model's name to its shape: the table of public models, a folder's config.json, or the hub's."""
 
 import difflib
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 
 from tasks.base_model import ModelConfig
 from tasks.core.errors import UserError
+from tasks.core.remote_models import is_remote, read_remote
 from tasks.plan.architecture import Architecture
 
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "falcon")
@@ -28,8 +30,8 @@ def known_architectures() -> dict[str, Architecture]:
 def architecture_of(model: ModelConfig, *, field: str) -> Architecture:
     """The shape of a model; no weights are needed, and none are read.
 
-    Raises UserError, naming `field`, for a model that is neither known, nor a folder with a config.json, nor on the
-    hub, and for an architecture that the plan cannot count.
+    Raises UserError, naming `field`, for a model that is neither known, nor a folder (`s3://…` too) with a
+    config.json, nor on the hub, and for an architecture that the plan cannot count.
     """
     known = known_architectures()
     folder = Path(model.model).expanduser()
@@ -39,7 +41,7 @@ def architecture_of(model: ModelConfig, *, field: str) -> Architecture:
         raise UserError(
             f"{folder} holds no config.json", field=field, mend="give the folder `save_pretrained` wrote"
         )
-    if not folder.exists() and model.model.count("/") != 1:
+    if not folder.exists() and model.model.count("/") != 1 and not is_remote(model.model):
         near = difflib.get_close_matches(model.model.lower(), known, n=3, cutoff=0.4)
         raise UserError(
             f"there is no model {model.model}",
@@ -93,6 +95,11 @@ def _read_config(model: ModelConfig, path: Path, field: str) -> Any:
     from transformers import AutoConfig
 
     try:
+        if is_remote(model.model):
+            with tempfile.TemporaryDirectory() as scratch:
+                content = read_remote(model.model, "config.json", field=field)
+                (Path(scratch) / "config.json").write_bytes(content)
+                return AutoConfig.from_pretrained(scratch)
         if path.is_file():
             return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         if path.is_dir():

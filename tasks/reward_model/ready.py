@@ -6,6 +6,7 @@ from pathlib import Path
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.references import ModelRef
+from tasks.core.remote_models import is_remote, remote_model
 from tasks.reward_model.normalisation import read_normalisation
 
 _FIELD = "reward.model"
@@ -51,7 +52,8 @@ def ready_model(address: str, base: ModelRef | None) -> ModelRef:
     """
     folder = _folder(address)
     facts = {"name": address}
-    ref = ModelRef(uri=str(folder), digest=folder_digest(folder), facts=facts)
+    uri = address if is_remote(address) else str(folder)
+    ref = ModelRef(uri=uri, digest=folder_digest(folder), facts=facts)
     if not is_adapter(address):
         return ref
     named = _trained_on(folder)
@@ -70,4 +72,6 @@ def _trained_on(folder: Path) -> str:
 
 
 def _folder(address: str) -> Path:
+    if is_remote(address):
+        return remote_model(address, field=_FIELD)[0]
     return Path(address).expanduser().absolute()

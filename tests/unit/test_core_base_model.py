@@ -8,9 +8,12 @@ from safetensors.numpy import load_file
 
 from tasks import base_model
 from tasks.base_model import EMBEDDED, ModelConfig, locate
+from tasks.compress.weights import compressor_folder
 from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.store import fetch
+from tasks.plan.known_models import architecture_of
+from tests.s3_server import s3_server
 
 
 def found(model: Path | str, out: Path):
@@ -129,6 +132,54 @@ def test_code_that_comes_with_a_hub_model_counts_where_it_is_run(hub, tmp_path):
     hub("second")
     with pytest.raises(UserError, match="not those that the run began with"):
         fetch(ref)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with s3_server("models") as client:
+        yield client
+
+
+def upload(client, folder: Path, prefix: str) -> str:
+    for path in folder.iterdir():
+        client.upload_file(str(path), "models", f"{prefix}/{path.name}")
+    return f"s3://models/{prefix}"
+
+
+def test_a_model_in_an_object_store_is_fetched_by_what_it_holds(bucket, tiny_model, tmp_path, monkeypatch):
+    address = upload(bucket, tiny_model, "tiny")
+    before = locate(ModelConfig(model=address))
+    ref = found(address, tmp_path / "out").model
+    assert (ref.uri, ref.digest) == (address, folder_digest(tiny_model))
+    assert not (tmp_path / "out").exists()  # nothing of it goes into the store
+    shape = architecture_of(ModelConfig(model=address), field="student.model")
+    assert shape == architecture_of(ModelConfig(model=str(tiny_model)), field="student.model")
+    here = fetch(ref)
+    monkeypatch.setenv("LOOPWRIGHT_HOME", str(tmp_path / "another machine"))
+    there = fetch(ref)
+    assert there != here
+    assert folder_digest(there) == ref.digest
+    assert base_model.model_folder(ModelConfig(model=address)) == there
+    assert compressor_folder(address, "") == there
+    bucket.put_object(Bucket="models", Key="tiny/more.json", Body=b"{}")
+    assert locate(ModelConfig(model=address)) != before
+    assert found(address, tmp_path / "out").model.digest != ref.digest
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("s3://models/nothing", "there is nothing at"),
+        ("s3://models/rows", "holds no config.json"),
+        ("s3://absent/model", "bucket does not exist"),
+        ("s4://models/tiny", "is not an address that can be opened"),
+    ],
+)
+def test_an_address_without_a_model_is_refused(bucket, address, message):
+    bucket.put_object(Bucket="models", Key="rows/rows.jsonl", Body=b"{}")
+    with pytest.raises(UserError, match=message) as caught:
+        locate(ModelConfig(model=address), "policy.model")
+    assert caught.value.field == "policy.model"
 
 
 def test_a_hub_that_is_not_reached_is_a_message(monkeypatch):

@@ -13,10 +13,11 @@ from tasks.core.references import ModelRef
 from tasks.data.config import DataConfig
 from tasks.reward_model.config import PreferenceConfig, RewardTrainingConfig
 from tasks.reward_model.learned import learn_reward, learn_rewards
-from tasks.reward_model.ready import check_unmerged, ready_model
+from tasks.reward_model.ready import check_ready, check_unmerged, ready_model
 from tasks.reward_model.scoring import load_reward_model
 from tasks.rewards.config import RewardConfig
 from tests.cached_run import CachedRun
+from tests.s3_server import s3_server
 from tests.tiny_model import build_tiny_model
 from tests.unit.reward_pairs import TEST, train_reward
 
@@ -86,3 +87,17 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, tiny_ref: ModelRe
         ready_model(adapter.uri, other)
     assert tiny_ref.digest[:12] in caught.value.fault
     assert caught.value.field == "reward.model"
+
+
+def test_a_reward_model_in_an_object_store_is_fetched(tiny_ref: ModelRef, adapter: ModelRef) -> None:
+    with s3_server("rewards") as client:
+        for path in Path(adapter.uri).iterdir():
+            client.upload_file(str(path), "rewards", f"adapter/{path.name}")
+        check_ready("s3://rewards/adapter")
+        found = ready_model("s3://rewards/adapter", tiny_ref)
+        assert (found.uri, found.digest) == ("s3://rewards/adapter", adapter.digest)
+        with pytest.raises(UserError, match="there is nothing at") as caught:
+            check_ready("s3://rewards/absent")
+    assert caught.value.field == "reward.model"
+    scores = [load_reward_model(ref).score([TEST[0].conversation], ["Hello"]) for ref in (found, adapter)]
+    assert scores[0] == scores[1]

@@ -43,7 +43,7 @@ class CompressorConfig(CompressionConfig):
     """A compressor that makes prompts shorter before a model gets them."""
 
     model: str = Field("", json_schema_extra=PLACEMENT)
-    """Folder of a compressor, such as the flow `compress` leaves, or a hub id; empty sends prompts as they are."""
+    """Folder (`s3://…` too) of a compressor, as `compress` leaves one, or a hub id; empty sends prompts as they are."""
     digest: str = ""
     """SHA-256 of its files; filled in."""
     roles: tuple[Literal["system", "user", "assistant"], ...] = ("user", "assistant")
