@@ -62,6 +62,7 @@ class Student:
         return self.run.stage(evaluate.STAGE, evaluation, inputs, label=label).splits
 
 
-def check_evaluation(config: EvaluationConfig) -> None:
-    """Raise UserError for a compressor that cannot be had, and an engine that is not installed."""
-    located(config.engine, "evaluation.engine")
+def check_evaluation(config: EvaluationConfig, field: str = "evaluation") -> None:
+    """Raise UserError for a compressor that cannot be had, and an engine that is not installed; `field` is where the
+    evaluation stands in the flow's configuration."""
+    located(config.engine, f"{field}.engine")

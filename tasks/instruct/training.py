@@ -77,7 +77,7 @@ def check_student(
             )
     locate(config.model, f"{field}.model.model")
     sft.check(config.training, has_validation=False, processes=processes)
-    check_evaluation(config.evaluation)
+    check_evaluation(config.evaluation, f"{field}.evaluation")
 
 
 def train_and_test(run: Run, config: StudentConfig, rows: DatasetRef, test: DatasetRef) -> BeforeAndAfter:

@@ -3,6 +3,7 @@
 import pytest
 
 from tasks.augment.teacher import TeacherConfig, locate_teacher
+from tasks.base_model import ModelConfig
 from tasks.compress.weights import located
 from tasks.core.compression.config import CompressorConfig
 from tasks.core.config import identity
@@ -12,6 +13,8 @@ from tasks.core.generators.endpoint import EndpointConfig
 from tasks.core.generators.load import EngineConfig, load_generator
 from tasks.evaluate import EvaluationConfig
 from tasks.grow.config import GrowConfig
+from tasks.instruct.data import InstructDataConfig
+from tasks.instruct.training import StudentConfig, check_student
 from tasks.student import check_evaluation
 from tests.scripted_server import ScriptedServer
 from tests.tiny_encoder import TEXTS, build_tiny_encoder
@@ -93,3 +96,12 @@ def test_vllm_that_is_not_installed_is_refused_before_anything_is_loaded(check, 
         check(EngineConfig(engine="vllm"))
     assert caught.value.field == field
     check_evaluation(EvaluationConfig())
+
+
+def test_the_student_of_new_rows_names_its_own_engine(tiny_model, monkeypatch):
+    monkeypatch.setattr("tasks.core.generators.load.find_spec", lambda name: None)
+    evaluation = EvaluationConfig(engine=EngineConfig(engine="vllm"))
+    student = StudentConfig(on=True, model=ModelConfig(model=str(tiny_model)), evaluation=evaluation)
+    with pytest.raises(UserError, match="vLLM is not installed") as caught:
+        check_student(student, InstructDataConfig(test="test.jsonl", test_target="response"))
+    assert caught.value.field == "student.evaluation.engine.engine"
