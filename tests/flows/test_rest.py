@@ -9,6 +9,7 @@ from tasks.core.examples import read_examples
 from tasks.core.references import DatasetRef
 from tests.flows.loops import TEST, TRAIN, kill, rows_of, wait_until, without_places
 from tests.flows.sampling_loops import new_sampling_loop
+from tests.unit.small_grow import silent_model
 
 SHARED_NAMES = {
     "eval/accuracy",
@@ -131,6 +132,46 @@ def test_a_threshold_that_nothing_passes_ends_the_loop_with_the_policy_before_it
     assert alone["metrics"]["eval/accuracy"] == alone["baselines"]["warm start"]["eval/accuracy"]
 
 
+@pytest.mark.parametrize(
+    ("mixed", "stop", "stopped", "kept", "steps"),
+    [
+        ("no", False, "no sample passes reward above 0", 0, 0),
+        ("yes", False, "", 8, 2),
+        # Nothing is worth more than what it says already: by the length of an answer, nothing at all.
+        ("yes", True, "the held-out reward did not rise at reward above 0", 0, 0),
+    ],
+)
+def test_a_policy_that_says_nothing_ends_with_a_report_that_says_so(
+    loop, tiny_model, mixed, stop, stopped, kept, steps
+):
+    silent = silent_model(loop.folder / "silent", tiny_model)
+    flags = {"policy__model": silent.uri, "warm_start": False, "iterations": 1, "grow__samples": 2}
+    result = loop.run(**flags, improve__mix_data=mixed, improve__stop_on_reward=stop)
+    figures = result["metrics"]
+    assert (figures["grow/samples"], figures["grow/empty"], figures["data/wrong"]) == (0, 2 * 8, 8)
+    assert (result["stopped"], figures["data/kept"], figures["improve/steps_taken"]) == (stopped, kept, steps)
+    page = Path(result["places"]["report"]).read_text()
+    assert "Not one sample came of the policy in iteration 1" in page
+    if not steps:  # the policy that it set out from stands
+        start = result["baselines"]["base model"]
+        assert (figures["reward/test"], start["reward/test"]) == (1.0, 1.0)
+        assert result["model"]["base"] is None
+
+
+def test_answers_on_which_the_verifier_fails_are_told_in_the_report(loop):
+    (loop.folder / "touchy.py").write_text(
+        "def touchy(prompt, completion, example):\n"
+        "    if len(completion) % 3 == 1:\n"
+        "        raise ValueError('<b>odd</b>')\n"
+        "    return 0.5\n"
+    )
+    result = loop.run(reward__function="touchy:touchy", iterations=1, improve__levels="[0.0]")
+    assert result["metrics"]["reward/failed"] > 0
+    page = Path(result["places"]["report"]).read_text()
+    assert "The verifier failed on" in page
+    assert "ValueError: &lt;b&gt;odd&lt;/b&gt; (touchy.py, line 3)" in page
+
+
 def test_rest_em_starts_from_the_base_and_keeps_right_answers_alone(loop):
     result = loop.run(
         method="rest-em", iterations=1, improve__levels="[0.3]", improve__most_per_prompt=2, equal_steps=True
@@ -164,6 +205,8 @@ def test_samples_can_answer_other_questions(loop):
         ({"improve__levels": "[0.9,0.2]"}, "improve.levels"),
         ({"reward__function": "verifiers:missing"}, "reward.function"),
         ({"prompts": "nowhere.jsonl"}, "\nprompts: "),
+        ({"training__batch_size": 1, "launch__processes": 2}, "launch.processes"),
+        ({"preferences__train": "nowhere.jsonl"}, "preferences.train: nowhere.jsonl is named"),
         ({"policy__model": "nowhere/at-all"}, "policy.model"),
         ({"evaluation__engine__compressor__model": "nowhere/at-all"}, "evaluation.engine.compressor.model"),
         ({"grow__engine__compressor__model": "nowhere/at-all"}, "grow.engine.compressor.model"),
