@@ -71,8 +71,8 @@ def check_model(model: Any, rows: Sequence[dict[str, Any]], *, field: str) -> No
     """Raise UserError where the model's rows see one another all the same: its layers are no attention, look at a
     window, or take no mask or positions of this form.
 
-    The loss of one of the two longest rows has to stay what it is alone, and what it was when the other's tokens turn
-    round.
+    The loss of one of the two longest rows has to stay what it is alone, within `ROUNDING`, and what it was when the
+    other's tokens turn round. So a model that ignores positions is only found where its loss moves by more than that.
     """
     import torch
 
