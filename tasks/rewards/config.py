@@ -26,8 +26,8 @@ class RewardConfig(Config):
     memory_mb: int = Field(0, ge=0, le=1 << 20)
     """Address space your function may take, in MiB; 0 is no limit."""
     model: str = Field("", json_schema_extra=PLACEMENT)
-    """`by: model`: the folder (`s3://…` too) of a reward model that was trained before, full weights of any architecture
-    or an adapter on the base that is used here; empty trains one."""
+    """`by: model`: the folder (`s3://…` too) of a reward model that was trained before, full weights of any
+    architecture or an adapter on the base that is used here; empty trains one."""
     batch_size: int = Field(32, ge=1, le=4096, json_schema_extra=PLACEMENT)
     """Answers the reward model reads together. Lower it when memory runs out."""
     precision: Precision = "auto"
