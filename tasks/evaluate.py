@@ -1,5 +1,6 @@
 """Stage: answer every row of one or more data sets, score the answers, keep every prediction."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tasks.core.sharding import Cutter, Sharding
 from tasks.core.stage import Report, Stage
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.load import load_problem
+from tasks.problems.scoring import broken_problem, score_answer
 
 
 class EvaluationConfig(Config):
@@ -50,7 +52,8 @@ class EvaluationInputs(BaseModel):
 
 
 class Prediction(BaseModel):
-    """One answered row; `prompt` is the conversation as text, `logprob` the right answer's log-probability."""
+    """One answered row; `prompt` is the conversation as text, `logprob` the right answer's log-probability; `failure`
+    and `reason` are those of its score."""
 
     id: str
     input: str
@@ -61,6 +64,8 @@ class Prediction(BaseModel):
     value: float
     finish: str
     logprob: float | None = None
+    failure: str = ""
+    reason: str = ""
 
 
 class ClassRow(BaseModel):
@@ -92,6 +97,10 @@ class SplitResult(BaseModel):
     wrong: int
     classes: list[ClassRow]
     predictions: DatasetRef
+    failed: int = 0
+    """Answers worth 0 because the problem raised on them, came to no end, or gave no number."""
+    reason: str = ""
+    """Of the last of these failures."""
 
     @property
     def exact(self) -> float:
@@ -105,6 +114,7 @@ class SplitResult(BaseModel):
             "eval/exact": self.exact,
             "eval/accuracy_low": self.low,
             "eval/accuracy_high": self.high,
+            "eval/failed": float(self.failed),
         }
 
 
@@ -115,7 +125,11 @@ class EvaluationResult(BaseModel):
 
 
 def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: Report) -> EvaluationResult:
-    """Answer and score all splits; predictions are written to `out`/<split>.jsonl."""
+    """Answer and score all splits; predictions are written to `out`/<split>.jsonl.
+
+    Raises UserError when the problem failed on every answer, and on a right one: it is broken, and the student need not
+    be bad.
+    """
     problem = load_problem(inputs.problem)
     splits = {name: read_examples(ref) for name, ref in inputs.splits.items()}
     examples = [example for rows in splits.values() for example in rows]
@@ -145,6 +159,16 @@ def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: R
         predict(problem, example, completion, logprob)
         for example, completion, logprob in zip(examples, completions, logprobs, strict=True)
     ]
+    if failures := [prediction.reason for prediction in predictions if prediction.failure]:
+        if len(failures) == len(predictions):
+            right = score_answer(problem, examples[0], problem.target(examples[0]))
+            if right.failure:
+                raise broken_problem(inputs.problem.name, len(failures), failures[-1])
+        warnings.warn(
+            f"the problem failed on {len(failures):,} of {len(predictions):,} answers, which count as wrong; at last "
+            f"because {failures[-1]}",
+            stacklevel=1,
+        )
     results, begin = {}, 0
     for name, rows in splits.items():
         part = predictions[begin : begin + len(rows)]
@@ -157,6 +181,7 @@ def summarise(predictions: Sequence[Prediction], stored: DatasetRef, config: Eva
     """Accuracy with its bootstrap interval, and a row per target when targets repeat (a classification)."""
     values = [prediction.value for prediction in predictions]
     low, high = bootstrap_interval(values, config.confidence, config.resamples, config.seed)
+    failures = [prediction.reason for prediction in predictions if prediction.failure]
     return SplitResult(
         rows=len(values),
         accuracy=sum(values) / len(values) if values else 0.0,
@@ -165,6 +190,8 @@ def summarise(predictions: Sequence[Prediction], stored: DatasetRef, config: Eva
         wrong=sum(value < 1 for value in values),
         classes=_classes(predictions),
         predictions=stored,
+        failed=len(failures),
+        reason=failures[-1] if failures else "",
     )
 
 
@@ -188,7 +215,7 @@ def predict(
     problem: Problem, example: Example, completion: Completion, logprob: float | None = None
 ) -> Prediction:
     """An answered row with its score."""
-    score = problem.score(example, completion.text)
+    score = score_answer(problem, example, completion.text)
     return Prediction(
         id=example.id,
         input=example.input,
@@ -199,6 +226,8 @@ def predict(
         value=score.value,
         finish=completion.finish,
         logprob=logprob,
+        failure=score.failure,
+        reason=score.reason,
     )
 
 

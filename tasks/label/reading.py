@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tasks.core.examples import Example
 from tasks.problems.base import Problem
+from tasks.problems.scoring import score_answer
 
 _LINE = re.compile(
     r"""^[\s>*_#-]*
@@ -69,7 +70,7 @@ def read_batch(problem: Problem, rows: Sequence[Example], text: str) -> BatchAns
 
 def read_single(problem: Problem, row: Example, text: str) -> Ballot | None:
     """The answer to one row that was asked alone, where nobody is asked how sure he is."""
-    answer = problem.score(row, text).answer
+    answer = score_answer(problem, row, text).answer
     return None if answer is None else Ballot(answer, confident=False)
 
 
@@ -79,5 +80,5 @@ def _ballot(problem: Problem, row: Example, text: str) -> Ballot | None:
     answer = (text[: sure.start()] if sure else text).strip().strip("*_").strip()
     if answer.startswith("[") and answer.endswith("]"):
         answer = answer[1:-1]
-    read = problem.score(row, answer).answer if answer else None
+    read = score_answer(problem, row, answer).answer if answer else None
     return None if read is None else Ballot(read, sure is not None and not sure["not"])

@@ -20,6 +20,7 @@ from tasks.label.rounds import Counting, Labeller, Round, ballots_of
 from tasks.label.voting import agreement, vote
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.load import load_problem
+from tasks.problems.scoring import score_answer
 
 
 class LabelInputs(BaseModel):
@@ -168,7 +169,7 @@ def _decide(
 
 def value_of(problem: Problem, row: Example, answer: str | None) -> float:
     """The score of a decided answer; none is wrong."""
-    return 0.0 if answer is None else problem.score(row, answer).value
+    return 0.0 if answer is None else score_answer(problem, row, answer).value
 
 
 def figures_of(

@@ -31,8 +31,8 @@ class Score(BaseModel):
 
     value: float
     answer: str | None
-    failure: Literal["", "timed_out", "crashed"] = ""
-    """What became of a scorer that came to no end, or ended itself; the completion is worth 0."""
+    failure: Literal["", "timed_out", "crashed", "invalid"] = ""
+    """What became of a scorer that came to no end, ended itself, or gave no number; the completion is worth 0."""
     reason: str = ""
     """Of the failure."""
 

@@ -1,7 +1,7 @@
 """The worth of one answer, and what counts as a number for it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 _ROUNDING = 1e-6
 
@@ -11,7 +11,7 @@ class Judgement:
     """The worth of an answer, in [0, 1]. After a failure ("timed_out", "crashed", "invalid") it is 0."""
 
     reward: float
-    failure: str = ""
+    failure: Literal["", "timed_out", "crashed", "invalid"] = ""
     reason: str = ""
 
 

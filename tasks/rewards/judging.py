@@ -7,16 +7,16 @@ from tasks.core.errors import UserError
 from tasks.core.examples import Example
 from tasks.core.references import ModelRef
 from tasks.problems.base import Problem
+from tasks.problems.scoring import broken_problem, score_answer
 from tasks.rewards.config import RewardConfig
 from tasks.rewards.endpoint import RewardEndpoint
 from tasks.rewards.judgement import Judgement, fit
-from tasks.rewards.sandbox_child import describe
 from tasks.rewards.sandboxed import CannotStart, Outcome, Sandbox
 
 Progress = Callable[[int, int], None]
 
 MOST_TIMED_OUT = 10
-"""When so many answers in a row, from the first one, run out of time, the function hangs on all of them."""
+"""When so many answers in a row, from the first one, run out of time, the verifier hangs on all of them."""
 MOST_IN_A_ROW = 50
 """And when so many do later, it has come to hang: more than the samples of one odd prompt, and each costs its time."""
 _EVERY_S = 0.5
@@ -33,9 +33,9 @@ def judge(
     """One judgement per row, in order. A row without a completion is judged by its own right answer.
 
     A caller that judges again and again gives the `endpoint` of its own, which knows the service from the calls before:
-    one that has answered and is away is waited for. Raises UserError when a function fails on the first
-    `MOST_TIMED_OUT` rows, or on `MOST_IN_A_ROW` later ones, for want of time or cannot be started, when a reward model
-    is missing or gives something that is no number, and when an endpoint fails in any way.
+    one that has answered and is away is waited for. Raises UserError when a verifier fails on the first
+    `MOST_TIMED_OUT` rows, or on `MOST_IN_A_ROW` later ones, for want of time, when a function cannot be started, when a
+    reward model is missing or gives something that is no number, and when an endpoint fails in any way.
     """
     if config.by == "model":
         return _by_model(config, problem, model, rows, progress)
@@ -45,16 +45,16 @@ def judge(
         endpoint = endpoint or RewardEndpoint(config.endpoint)
         return [Judgement(reward) for reward in endpoint.score(prompts, answers, progress)]
     verify = _by_function if config.by == "function" else _by_problem
-    return list(_counted(verify(config, problem, rows), len(rows), progress))
+    return list(_counted(_in_time(verify(config, problem, rows), config, problem), len(rows), progress))
 
 
 def broken(config: RewardConfig, problem: str, failed: int, reason: str) -> UserError:
     """What to say when the verifier failed on all of so many answers: it is broken, and the policy need not be bad."""
-    by_function = config.by == "function"
-    verifier = f"the function {config.function}" if by_function else f"the problem {problem}"
+    if config.by != "function":
+        return broken_problem(problem, failed, reason)
     return UserError(
-        f"{verifier} failed on all of {failed} answers, at last because {reason}",
-        field="reward.function" if by_function else "data.problem",
+        f"the function {config.function} failed on all of {failed} answers, at last because {reason}",
+        field="reward.function",
         mend="call it by hand with one of these answers, and mend it",
     )
 
@@ -78,23 +78,13 @@ def answer_of(problem: Problem, row: Example) -> str:
 
 def _by_problem(config: RewardConfig, problem: Problem, rows: Sequence[Example]) -> Iterator[Judgement]:
     for row in rows:
-        yield _scored(problem, row)
-
-
-def _scored(problem: Problem, row: Example) -> Judgement:
-    try:
-        score = problem.score(row, answer_of(problem, row))
-        return Judgement(0.0, score.failure, score.reason) if score.failure else fit(score.value)
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a problem may be the user's: what it raises counts as it does of a function
-        return Judgement(0.0, "crashed", describe(error))
+        score = score_answer(problem, row, answer_of(problem, row))
+        yield Judgement(score.value, score.failure, score.reason)
 
 
 def _by_function(config: RewardConfig, problem: Problem, rows: Sequence[Example]) -> Iterator[Judgement]:
-    in_time, late = False, 0
     with Sandbox(config.function, memory_mb=config.memory_mb) as sandbox:
-        for number, row in enumerate(rows, 1):
+        for row in rows:
             prompt = "\n".join(f"{message['role']}: {message['content']}" for message in problem.prompt(row))
             values = (prompt, answer_of(problem, row), row.model_dump(mode="json"))
             try:
@@ -105,16 +95,33 @@ def _by_function(config: RewardConfig, problem: Problem, rows: Sequence[Example]
                     field="reward.function",
                     mend="import it from the current folder to see why; with reward.memory_mb, raise that",
                 ) from error
-            late = late + 1 if outcome.failure == "timed_out" else 0
-            in_time = in_time or not late
-            if late == (MOST_IN_A_ROW if in_time else MOST_TIMED_OUT):
-                which = f"{late} in a row, up to number {number}" if in_time else f"any of the first {number}"
-                raise UserError(
-                    f"{config.function} gave no answer within {config.time_limit_s:g} s to {which}",
-                    field="reward.time_limit_s",
-                    mend="raise it, or make the function faster",
-                )
             yield _of_outcome(outcome)
+
+
+def _in_time(judgements: Iterable[Judgement], config: RewardConfig, problem: Problem) -> Iterator[Judgement]:
+    """Pass judgements on, until the verifier is found to hang on every answer."""
+    in_time, late = False, 0
+    for number, judgement in enumerate(judgements, 1):
+        late = late + 1 if judgement.failure == "timed_out" else 0
+        in_time = in_time or not late
+        if late == (MOST_IN_A_ROW if in_time else MOST_TIMED_OUT):
+            which = f"{late} in a row, up to number {number}" if in_time else f"any of the first {number}"
+            raise _hangs(config, problem, which, judgement.reason)
+        yield judgement
+
+
+def _hangs(config: RewardConfig, problem: Problem, which: str, reason: str) -> UserError:
+    if config.by == "function":
+        return UserError(
+            f"{config.function} gave no answer within {config.time_limit_s:g} s to {which}",
+            field="reward.time_limit_s",
+            mend="raise it, or make the function faster",
+        )
+    return UserError(
+        f"the problem {problem.config.name} came to no score of {which}: {reason}",
+        field="data.problem",
+        mend="call its score by hand with one of these answers; leave out a task of reasoning-gym that hangs",
+    )
 
 
 def _of_outcome(outcome: Outcome) -> Judgement:

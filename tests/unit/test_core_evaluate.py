@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 
 from tasks import evaluate
-from tasks.core.examples import make_example, read_records, write_rows
+from tasks.core.errors import UserError
+from tasks.core.examples import Example, make_example, read_records, write_rows
+from tasks.core.generators.base import Completion
 from tasks.core.references import DatasetRef
-from tasks.evaluate import EvaluationConfig, EvaluationInputs, Prediction, bootstrap_interval, summarise
-from tasks.problems.base import ProblemConfig
+from tasks.evaluate import (
+    EvaluationConfig,
+    EvaluationInputs,
+    Prediction,
+    bootstrap_interval,
+    predict,
+    summarise,
+)
+from tasks.problems.base import ProblemConfig, Score
+from tasks.problems.exact_match import ExactMatch
 
 STORED = DatasetRef(uri="predictions.jsonl", digest="0", rows=0)
 
@@ -168,3 +178,61 @@ def test_a_student_that_knows_nothing_answers_with_a_label_unless_it_may_answer_
         answers[restricted] = {r["completion"] for r in read_records(result.splits["test"].predictions)}
     assert answers[True] <= {"music", "weather"}
     assert not answers[False] & {"music", "weather"}
+
+
+class Cautious(ExactMatch):
+    """A user's problem that raises on an answer with an odd number of letters, and gives no number for a long one."""
+
+    def score(self, example: Example, completion: str) -> Score:
+        if len(completion) % 2:
+            raise ValueError(f"{len(completion)} letters")
+        return Score(value=7.0 if len(completion) > 4 else 0.5, answer=completion)
+
+
+def completion(text: str) -> Completion:
+    return Completion(text=text, finish="stop", prompt_tokens=1, completion_tokens=1)
+
+
+def test_an_answer_that_a_users_problem_fails_on_is_wrong_and_says_why(tmp_path):
+    problem = Cautious(ProblemConfig())
+    answered = [predict(problem, TEST[0], completion(text)) for text in ("ab", "abc", "abcdef", "abcd")]
+    assert [(one.value, one.answer, one.failure) for one in answered] == [
+        (0.5, "ab", ""),
+        (0.0, None, "crashed"),
+        (0.0, "abcdef", "invalid"),
+        (0.5, "abcd", ""),
+    ]
+    assert answered[1].reason.startswith("ValueError: 3 letters (test_core_evaluate.py, line")
+    result = summary(*answered)
+    assert (result.accuracy, result.wrong, result.failed) == (0.25, 4, 2)
+    assert result.reason == "it returned 7.0, not a number from 0 to 1"
+    assert result.metrics()["eval/failed"] == 2.0
+
+
+class Unreadable(ExactMatch):
+    """A problem that reads right answers alone, or none."""
+
+    def score(self, example: Example, completion: str) -> Score:
+        if completion != example.target or self.config.instruction == "none":
+            raise KeyError("licence")
+        return Score(value=1.0, answer=completion)
+
+
+@pytest.mark.parametrize("instruction", ["", "none"])
+def test_a_problem_that_fails_on_every_answer_is_broken_only_if_it_reads_no_right_one(
+    tmp_path, tiny_ref, instruction
+):
+    inputs = EvaluationInputs(
+        model=tiny_ref,
+        splits={"test": write_rows(tmp_path / "test.jsonl", TEST)},
+        problem=ProblemConfig(name=f"{__name__}:Unreadable", instruction=instruction),
+    )
+    config = EvaluationConfig(max_new_tokens=2)
+    if instruction:
+        with pytest.raises(UserError, match="failed on all of 2 answers, at last because KeyError") as caught:
+            evaluate.run(config, inputs, tmp_path / "out", lambda event: None)
+        assert caught.value.field == "data.problem"
+        return
+    with pytest.warns(UserWarning, match="failed on 2 of 2 answers, which count as wrong; .*KeyError"):
+        found = evaluate.run(config, inputs, tmp_path / "out", lambda event: None).splits["test"]
+    assert (found.accuracy, found.failed) == (0.0, 2)

@@ -221,6 +221,34 @@ def test_a_problem_that_reads_no_answer_of_a_policy_is_broken_only_if_it_reads_n
     assert caught.value.field == "data.problem"
 
 
+class Hanging(ExactMatch):
+    """One whose scorer comes to no end, but on the answer "1"."""
+
+    def score(self, example: Example, completion: str) -> Score:
+        if completion == "1":
+            return Score(value=1.0, answer=completion)
+        return Score(value=0.0, answer=completion, failure="timed_out", reason="no answer within 10 s")
+
+
+@pytest.mark.parametrize(
+    ("words", "which"),
+    [
+        ("a" * 10, "any of the first 10"),
+        ("1" + "a" * 9, None),
+        ("1aaaa1" + "a" * 50, "50 in a row, up to number 56"),
+    ],
+)
+def test_a_problem_whose_scorer_hangs_is_given_up(tmp_path, words, which):
+    rows = [make_sample(make_example(f"Question {at}", "1"), word) for at, word in enumerate(words)]
+    problem = ProblemConfig(name=f"{__name__}:Hanging")
+    if which is None:
+        assert score(tmp_path, rows, problem=problem).failed == {"timed_out": 9}
+        return
+    with pytest.raises(UserError, match=f"no score of {which}: no answer within 10 s") as caught:
+        score(tmp_path, rows, problem=problem)
+    assert caught.value.field == "data.problem"
+
+
 def test_a_function_that_cannot_be_started_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be started in a process of its own") as caught:
         score(tmp_path, samples("a"), function="verify", memory_mb=1)
