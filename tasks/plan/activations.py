@@ -53,11 +53,15 @@ def kept_by_layer(shape: Architecture, training: Training) -> int:
     b, width, q, wide = training.number, shape.hidden, shape.query_width, shape.intermediate
     # Queries, keys and values (repeated for every head, for padding needs a mask) and the result; a sum per head.
     attention = b * 4 * q + FLOAT32 * shape.heads
+    if shape.family == "phi3" and shape.kv_heads == shape.heads:
+        attention += (
+            b * 2 * q
+        )  # values that nothing repeats keep the queries and keys that they were joined with
     if shape.family == "falcon":
         # Under autocast a GPU computes each of the two norms from a copy of the input in float32.
         norms = 2 * FLOAT32 * width if training.copies == "autocast" else b * width
         norms += 4 * (FLOAT32 if training.copies == "autocast" else b)
-        inputs = training.inputs(width, ("query_key_value",)) + training.inputs(width, ("dense_h_to_4h",))
+        inputs = training.inputs(width, shape.attention_readers) + training.inputs(width, shape.mlp_readers)
         inputs += training.inputs(q, ("dense",), kept_anyway=True) + training.inputs(wide, ("dense_4h_to_h",))
         return norms + attention + b * wide + inputs + training.low_rank()
     # RMS norms compute in float32, and keep their input so; a trained one also keeps what it scales.
@@ -68,9 +72,10 @@ def kept_by_layer(shape: Architecture, training: Training) -> int:
         of_heads = q + shape.kv_width
         norms += FLOAT32 * (of_heads + shape.heads + shape.kv_heads)
         norms += b * of_heads if training.adapted is None else 0
-    inputs = training.inputs(width, ("q_proj", "k_proj", "v_proj"))
-    inputs += training.inputs(q, ("o_proj",), kept_anyway=True)
-    inputs += training.inputs(width, ("gate_proj", "up_proj")) + training.inputs(wide, ("down_proj",))
+    inputs = training.inputs(width, shape.attention_readers)
+    # Phi's queries lie head by head, and so does the attention's result, of which the next matrix reads a copy.
+    inputs += training.inputs(q, ("o_proj",), kept_anyway=shape.family != "phi3")
+    inputs += training.inputs(width, shape.mlp_readers) + training.inputs(wide, ("down_proj",))
     return norms + attention + b * 3 * wide + inputs + training.low_rank()
 
 
@@ -101,8 +106,9 @@ def forward_workspace(shape: Architecture, number: int, adapted: Sequence[Linear
     before and after it is scaled, which is in float32.
     """
     products = number * (3 if shape.gated else 2) * shape.intermediate
-    if any(linear.name in ("up_proj", "dense_h_to_4h") for linear in adapted):
-        products = max(products, (2 * number + 2 * FLOAT32) * shape.intermediate)
+    if any(linear.name in ("up_proj", "dense_h_to_4h", "gate_up_proj") for linear in adapted):
+        joined = 2 if shape.family == "phi3" else 1
+        products = max(products, (2 * number + 2 * joined * FLOAT32) * shape.intermediate)
     return products + number * 2 * shape.hidden
 
 

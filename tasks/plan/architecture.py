@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.core.errors import UserError
 from tasks.sft.adapter import ALL_LINEAR, AdapterConfig
 
-Family = Literal["llama", "mistral", "qwen2", "qwen3", "falcon"]
+Family = Literal["llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "phi3", "falcon"]
 
 
 class Linear(NamedTuple):
@@ -21,8 +21,8 @@ class Linear(NamedTuple):
 
 
 class Architecture(BaseModel):
-    """A dense decoder with rotary positions: Llama and its like, or Falcon (layer norms, no gate, attention and MLP
-    side by side)."""
+    """A dense decoder with rotary positions: Llama and its like (Phi 3 joins the matrices that read one input), or
+    Falcon (layer norms, no gate, attention and MLP side by side)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,6 +58,18 @@ class Architecture(BaseModel):
         """Numbers per token in the keys of a layer, and in its values."""
         return self.kv_heads * self.head_size
 
+    @property
+    def attention_readers(self) -> tuple[str, ...]:
+        """The matrices that read the attention's input."""
+        joined = {"falcon": "query_key_value", "phi3": "qkv_proj"}.get(self.family)
+        return (joined,) if joined else ("q_proj", "k_proj", "v_proj")
+
+    @property
+    def mlp_readers(self) -> tuple[str, ...]:
+        """The matrices that read the MLP's input."""
+        joined = {"falcon": "dense_h_to_4h", "phi3": "gate_up_proj"}.get(self.family)
+        return (joined,) if joined else ("gate_proj", "up_proj")
+
     def linears(self) -> tuple[Linear, ...]:
         """The matrices of one layer, in the order of the forward pass."""
         width, q, kv, wide = self.hidden, self.query_width, self.kv_width, self.intermediate
@@ -67,6 +79,13 @@ class Architecture(BaseModel):
                 Linear("dense", q, width, self.output_bias),
                 Linear("dense_h_to_4h", width, wide, self.mlp_bias),
                 Linear("dense_4h_to_h", wide, width, self.mlp_bias),
+            )
+        if self.family == "phi3":
+            return (
+                Linear("qkv_proj", width, q + 2 * kv, self.qkv_bias),
+                Linear("o_proj", q, width, self.output_bias),
+                Linear("gate_up_proj", width, 2 * wide, self.mlp_bias),
+                Linear("down_proj", wide, width, self.mlp_bias),
             )
         return (
             Linear("q_proj", width, q, self.qkv_bias),

@@ -4,16 +4,16 @@ import difflib
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from tasks.base_model import ModelConfig
 from tasks.core.errors import UserError
 from tasks.core.remote_models import is_remote, read_remote
-from tasks.plan.architecture import Architecture
+from tasks.plan.architecture import Architecture, Family
 
-_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "falcon")
+_FAMILIES: tuple[str, ...] = get_args(Family)
 
 
 @cache

@@ -53,13 +53,26 @@ def test_a_sequence_that_rows_share_keeps_the_mask_of_all_its_tokens(precision):
     assert (found[1] - found[0]) / 2 == kept + mask_of_layer(number, 1, ROWS * LENGTH)
 
 
+def test_values_that_no_head_shares_keep_what_they_were_joined_with():
+    ids, found = torch.arange(ROWS * LENGTH).reshape(ROWS, LENGTH) % 99, []
+    for layers in (2, 4):
+        shape = Architecture(family="phi3", tied=True, **SMALL | {"layers": layers, "kv_heads": 4})
+        model = AutoModelForCausalLM.from_config(config_of(shape))
+        mask = torch.ones_like(ids)
+        mask[0, :5] = 0
+        found.append(saved_bytes(model, ids, mask, autocast=False))
+    kept = ROWS * LENGTH * kept_by_layer(shape, Training(4))
+    assert (found[1] - found[0]) / 2 == kept + mask_of_layer(4, ROWS, LENGTH)
+
+
 @pytest.mark.parametrize(("precision", "copies"), CASES)
 @pytest.mark.parametrize("trained", ["all weights", "all-linear", "attention"])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "falcon"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "falcon"])
 def test_a_layer_keeps_what_autograd_saves(family, trained, precision, copies):
     if family == "falcon" and copies == "autocast":
         pytest.skip("autocast computes layer norms in float32 on GPUs alone, which is what is planned for")
-    names = {"attention": "query_key_value,dense" if family == "falcon" else "q_proj,k_proj,v_proj,o_proj"}
+    joined = {"falcon": "query_key_value,dense", "phi3": "qkv_proj,o_proj"}
+    names = {"attention": joined.get(family, "q_proj,k_proj,v_proj,o_proj")}
     adapter = AdapterConfig(rank=RANK, modules=names.get(trained, "all-linear"))
     ids = torch.randint(0, 99, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)

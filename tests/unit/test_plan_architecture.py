@@ -9,10 +9,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     FalconConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from tasks.base_model import EMBEDDED, ModelConfig
@@ -23,6 +26,7 @@ from tasks.sft.adapter import AdapterConfig, lora_config
 
 NAMES = sorted(name for name in known_architectures() if "/" not in name)
 CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+CONFIGS |= {"smollm3": SmolLM3Config, "granite": GraniteConfig, "phi3": Phi3Config}
 ATTENTION = "q_proj,k_proj,v_proj,o_proj"
 
 
@@ -51,6 +55,7 @@ def config_of(shape: Architecture):
         intermediate_size=shape.intermediate,
         tie_word_embeddings=shape.tied,
         max_position_embeddings=shape.context,
+        pad_token_id=None,
     )
 
 
@@ -75,7 +80,9 @@ SMALL |= {"vocabulary": 99, "context": 128}
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "family", sorted(CONFIGS.keys() - {"granite"})
+)  # which has no classifier in transformers
 def test_a_reward_model_is_the_body_and_a_head_of_one_number(family, tied):
     shape = Architecture(family=family, tied=tied, qkv_bias=family == "qwen2", **SMALL)
     config = config_of(shape)
@@ -101,6 +108,8 @@ def test_biases_count():
         ("llama-3.1-8b", ATTENTION),
         ("qwen2.5-7b", "all-linear"),
         ("falcon-180b", "all-linear"),
+        ("phi-4", "all-linear"),
+        ("phi-4", "qkv_proj,o_proj"),
     ],
 )
 def test_an_adapter_is_counted_as_peft_makes_it(name, modules):
