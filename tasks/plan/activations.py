@@ -54,9 +54,8 @@ def kept_by_layer(shape: Architecture, training: Training) -> int:
     # Queries, keys and values (repeated for every head, for padding needs a mask) and the result; a sum per head.
     attention = b * 4 * q + FLOAT32 * shape.heads
     if shape.family == "phi3" and shape.kv_heads == shape.heads:
-        attention += (
-            b * 2 * q
-        )  # values that nothing repeats keep the queries and keys that they were joined with
+        # Values that are not repeated for more heads keep the queries and keys that they were joined with.
+        attention += b * 2 * q
     if shape.family == "falcon":
         # Under autocast a GPU computes each of the two norms from a copy of the input in float32.
         norms = 2 * FLOAT32 * width if training.copies == "autocast" else b * width
