@@ -153,6 +153,11 @@ def test_the_stack_s_own_commands_run_here_together(tmp_path: Path) -> None:
                 setup, log = run("setup")
                 assert setup.wait(timeout=240) == 0, log.read_text()
             assert "loopwright" in {one["Name"] for one in s3.list_buckets()["Buckets"]}
+            artifact = f"{mlflow}/api/2.0/mlflow-artifacts/artifacts/0/run/figures.json"
+            assert httpx.put(artifact, content=b"[1]", auth=mlflow_user).status_code == 200
+            assert httpx.get(artifact, auth=mlflow_user).content == b"[1]"
+            kept = s3.get_object(Bucket="loopwright", Key="mlflow/0/run/figures.json")
+            assert kept["Body"].read() == b"[1]"
             worker, log = run("worker")
             pool = f"{prefect}/api/work_pools/loopwright"
 

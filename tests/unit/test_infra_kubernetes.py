@@ -125,6 +125,8 @@ def test_what_a_pod_refers_to_is_there(name: str) -> None:
                     assert secret["key"] in SECRETS
                 used = variable.get("value", "")
                 assert "$(" not in used or used.partition("$(")[2].partition(")")[0] in given  # set before it
+                if settings := variable.get("valueFrom", {}).get("configMapKeyRef"):
+                    assert settings["key"] in find(everything, "ConfigMap", settings["name"])["data"]
                 given.add(variable["name"])
 
 
@@ -136,6 +138,7 @@ def test_servers_run_by_the_commands_and_settings_of_the_compose_stack() -> None
     """A test of that stack runs them (tests/unit/test_infra_compose.py)."""
     compose = compose_stack({name: f"$({name})" for name in SECRETS})["services"]
     base = build("base")
+    clients = find(base, "ConfigMap", "clients")["data"]
     for name in ("prefect", "mlflow"):
         container = find(base, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]
         ours, theirs = container["command"], compose[name]["command"]
@@ -151,13 +154,13 @@ def test_servers_run_by_the_commands_and_settings_of_the_compose_stack() -> None
         assert variables.keys() == compose[name]["environment"].keys()
         for variable, value in compose[name]["environment"].items():
             one = variables[variable]
-            secret = one.get("valueFrom", {}).get("secretKeyRef", {}).get("key")
-            assert one.get("value", f"$({secret})") == value
+            source = one.get("valueFrom", {})
+            given = clients.get(source.get("configMapKeyRef", {}).get("key"))
+            assert one.get("value", given or f"$({source.get('secretKeyRef', {}).get('key')})") == value
     store = find(base, "StatefulSet", "store")["spec"]["template"]["spec"]["containers"][0]
     assert store["args"] == compose["store"]["command"]
     images = {one["image"] for _, template in pod_specs(base) for one in template["spec"]["containers"]}
     assert images == {one["image"] for one in compose.values()}
-    clients = find(base, "ConfigMap", "clients")["data"]
     assert clients == {
         name: value for name, value in compose["worker"]["environment"].items() if name in clients
     }
@@ -237,6 +240,7 @@ def allowed(source: str, target: str, port: int) -> bool:
     [
         ("prefect", "postgres", 5432),
         ("mlflow", "postgres", 5432),
+        ("mlflow", "store", 8333),
         ("worker", "prefect", 4200),
         ("setup", "prefect", 4200),
         ("setup", "store", 8333),
@@ -259,6 +263,7 @@ def test_the_network_lets_through_what_is_needed(source: str, target: str, port:
         ("worker", "postgres", 5432),
         ("setup", "mlflow", 5000),
         ("prefect", "mlflow", 5000),
+        ("prefect", "store", 8333),
         ("run", "run", 29500),
         ("run", "train", 29500),
         ("run", "prefect", 22),
