@@ -16,7 +16,7 @@ from tasks.core.sharding import Cutter, Sharding
 from tasks.core.stage import Report, Stage
 from tasks.problems.base import Problem, ProblemConfig
 from tasks.problems.load import load_problem
-from tasks.problems.scoring import broken_problem, score_answer
+from tasks.problems.scoring import broken_problem, hanging_problem, in_time, score_answer
 
 
 class EvaluationConfig(Config):
@@ -128,7 +128,7 @@ def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: R
     """Answer and score all splits; predictions are written to `out`/<split>.jsonl.
 
     Raises UserError when the problem failed on every answer, and on a right one: it is broken, and the student need not
-    be bad.
+    be bad. Raises it as well when the problem comes to no end on the first answers, or on many in a row.
     """
     problem = load_problem(inputs.problem)
     splits = {name: read_examples(ref) for name, ref in inputs.splits.items()}
@@ -155,10 +155,11 @@ def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: R
         generator = load_generator(config.engine, inputs.model, field="evaluation.engine")
         completions = generator.generate(prompts, sampling, progress)
 
-    predictions = [
+    scored = (
         predict(problem, example, completion, logprob)
         for example, completion, logprob in zip(examples, completions, logprobs, strict=True)
-    ]
+    )
+    predictions = list(in_time(scored, lambda *words: hanging_problem(inputs.problem.name, *words)))
     if failures := [prediction.reason for prediction in predictions if prediction.failure]:
         if len(failures) == len(predictions):
             right = score_answer(problem, examples[0], problem.target(examples[0]))

@@ -7,7 +7,7 @@ from tasks.core.errors import UserError
 from tasks.core.examples import Example
 from tasks.core.references import ModelRef
 from tasks.problems.base import Problem
-from tasks.problems.scoring import broken_problem, score_answer
+from tasks.problems.scoring import broken_problem, hanging_problem, in_time, score_answer
 from tasks.rewards.config import RewardConfig
 from tasks.rewards.endpoint import RewardEndpoint
 from tasks.rewards.judgement import Judgement, fit
@@ -15,10 +15,6 @@ from tasks.rewards.sandboxed import CannotStart, Outcome, Sandbox
 
 Progress = Callable[[int, int], None]
 
-MOST_TIMED_OUT = 10
-"""When so many answers in a row, from the first one, run out of time, the verifier hangs on all of them."""
-MOST_IN_A_ROW = 50
-"""And when so many do later, it has come to hang: more than the samples of one odd prompt, and each costs its time."""
 _EVERY_S = 0.5
 
 
@@ -45,7 +41,10 @@ def judge(
         endpoint = endpoint or RewardEndpoint(config.endpoint)
         return [Judgement(reward) for reward in endpoint.score(prompts, answers, progress)]
     verify = _by_function if config.by == "function" else _by_problem
-    return list(_counted(_in_time(verify(config, problem, rows), config, problem), len(rows), progress))
+    judgements = in_time(
+        verify(config, problem, rows), lambda *words: hanging(config, problem.config.name, *words)
+    )
+    return list(_counted(judgements, len(rows), progress))
 
 
 def broken(config: RewardConfig, problem: str, failed: int, reason: str) -> UserError:
@@ -98,29 +97,14 @@ def _by_function(config: RewardConfig, problem: Problem, rows: Sequence[Example]
             yield _of_outcome(outcome)
 
 
-def _in_time(judgements: Iterable[Judgement], config: RewardConfig, problem: Problem) -> Iterator[Judgement]:
-    """Pass judgements on, until the verifier is found to hang on every answer."""
-    in_time, late = False, 0
-    for number, judgement in enumerate(judgements, 1):
-        late = late + 1 if judgement.failure == "timed_out" else 0
-        in_time = in_time or not late
-        if late == (MOST_IN_A_ROW if in_time else MOST_TIMED_OUT):
-            which = f"{late} in a row, up to number {number}" if in_time else f"any of the first {number}"
-            raise _hangs(config, problem, which, judgement.reason)
-        yield judgement
-
-
-def _hangs(config: RewardConfig, problem: Problem, which: str, reason: str) -> UserError:
-    if config.by == "function":
-        return UserError(
-            f"{config.function} gave no answer within {config.time_limit_s:g} s to {which}",
-            field="reward.time_limit_s",
-            mend="raise it, or make the function faster",
-        )
+def hanging(config: RewardConfig, problem: str, which: str, reason: str) -> UserError:
+    """What to say of a verifier that came to no end on `which` answers."""
+    if config.by != "function":
+        return hanging_problem(problem, which, reason)
     return UserError(
-        f"the problem {problem.config.name} came to no score of {which}: {reason}",
-        field="data.problem",
-        mend="call its score by hand with one of these answers; leave out a task of reasoning-gym that hangs",
+        f"{config.function} gave no answer within {config.time_limit_s:g} s to {which}",
+        field="reward.time_limit_s",
+        mend="raise it, or make the function faster",
     )
 
 

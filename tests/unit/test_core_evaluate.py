@@ -236,3 +236,22 @@ def test_a_problem_that_fails_on_every_answer_is_broken_only_if_it_reads_no_righ
     with pytest.warns(UserWarning, match="failed on 2 of 2 answers, which count as wrong; .*KeyError"):
         found = evaluate.run(config, inputs, tmp_path / "out", lambda event: None).splits["test"]
     assert (found.accuracy, found.failed) == (0.0, 2)
+
+
+class Endless(ExactMatch):
+    """A problem whose scorer comes to no end on a model's answers."""
+
+    def score(self, example: Example, completion: str) -> Score:
+        return Score(value=0.0, answer=completion, failure="timed_out", reason="no answer within 10 s")
+
+
+def test_a_problem_whose_scorer_hangs_on_every_answer_is_given_up_early(tmp_path, tiny_ref):
+    rows = [make_example(f"Question {number}", "1") for number in range(12)]
+    inputs = EvaluationInputs(
+        model=tiny_ref,
+        splits={"test": write_rows(tmp_path / "test.jsonl", rows)},
+        problem=ProblemConfig(name=f"{__name__}:Endless"),
+    )
+    with pytest.raises(UserError, match="no score of any of the first 10: no answer within 10 s") as caught:
+        evaluate.run(EvaluationConfig(max_new_tokens=2), inputs, tmp_path / "out", lambda event: None)
+    assert caught.value.field == "data.problem"

@@ -193,7 +193,7 @@ def test_a_function_that_hangs_on_everything_is_given_up_early(tmp_path):
 def test_a_function_that_comes_to_hang_is_given_up_after_so_many_in_a_row(
     tmp_path, monkeypatch, words, given_up
 ):
-    monkeypatch.setattr("tasks.rewards.judging.MOST_IN_A_ROW", 3)
+    monkeypatch.setattr("tasks.problems.scoring.MOST_IN_A_ROW", 3)
     rows = [make_sample(make_example(f"Question {at}", "1"), word) for at, word in enumerate(words)]
     if not given_up:
         assert score(tmp_path, rows, function="verify", time_limit_s=0.5).failed == {"timed_out": 4}
