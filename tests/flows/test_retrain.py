@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from flows.__main__ import main
+from tasks.core.models import load_model, load_tokenizer
 from tasks.core.references import ModelRef
+from tasks.core.store import fetch
 from tasks.core.tracking import Tracking, TrackingConfig
 from tasks.promotion.decision import Decision
 from tasks.promotion.loading import champion_model
@@ -133,6 +137,11 @@ def test_the_first_run_trains_on_the_training_rows_and_makes_a_champion(place):
     assert place.aliases() == ("1", "")
     model = champion_model(NAME, TrackingConfig(uri=place.tracking))
     assert model == ModelRef.model_validate(result["model"])
+    weights, words = load_model(model), load_tokenizer(model)("song", return_tensors="pt")
+    (trained,) = weights.generate(**words, max_new_tokens=1, min_new_tokens=1).tolist()
+    assert len(trained) == words["input_ids"].shape[1] + 1
+    saved = load_file(fetch(model) / "model.safetensors")
+    assert all(torch.equal(weights.state_dict()[name], tensor) for name, tensor in saved.items())
 
 
 def test_with_nothing_new_a_run_ends_at_once_and_loads_no_model(place):
