@@ -2,7 +2,7 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -95,17 +95,12 @@ def run(config: ModelConfig, inputs: BaseModelInputs, out: Path, report: Report)
     if inputs.registered is not None:
         return _registered(inputs.registered, config, out)
     path = None if is_remote(config.model) else local_path(config.model, "model")
-    trust = config.trust_remote_code
-    facts: dict[str, Any] = {"name": config.model} | ({"trust_remote_code": True} if trust else {})
-    if is_remote(config.model):
-        folder, digest = remote_model(config.model, field="model")
-        uri = config.model
-    elif path is None:
-        folder = model_folder(config)
-        uri, digest = hub_address(config.model, folder), hub_digest(folder, code=trust)
-    else:
-        folder = _convert(path, out / "model") if path.is_file() else path.absolute()
-        uri, digest = str(folder), folder_digest(folder)
+    facts: dict[str, Any] = {"name": config.model}
+    if config.trust_remote_code:
+        facts["trust_remote_code"] = True
+    if path is not None and path.is_file():
+        config = config.model_copy(update={"model": str(_convert(path, out / "model"))})
+    folder, uri, digest = find_model(config)
     parameters = _count_parameters(folder)
     ref = ModelRef(uri=uri, digest=digest, facts=facts | {"parameters": parameters})
     return BaseModelResult(model=ref, parameters=parameters)
@@ -159,14 +154,26 @@ def _check_hub(config: ModelConfig, field: str) -> None:
         ) from error
 
 
-def model_folder(config: ModelConfig) -> Path:
-    """The folder of a model that is no GGUF file, from the hub or its address if it is not here."""
+class FoundModel(NamedTuple):
+    """A model's folder on this machine, the address that `fetch` finds it by on every machine, and its digest."""
+
+    folder: Path
+    uri: str
+    digest: str
+
+
+def find_model(config: ModelConfig) -> FoundModel:
+    """A model that is no GGUF file, from the hub or its address if it is not here."""
     if is_remote(config.model):
-        return remote_model(config.model, field="model")[0]
+        folder, digest = remote_model(config.model, field="model")
+        return FoundModel(folder, config.model, digest)
     path = local_path(config.model, "model")
     if path is None:
-        return hub_folder(config.model, config.revision, code=config.trust_remote_code)
-    return path.absolute()
+        code = config.trust_remote_code
+        folder = hub_folder(config.model, config.revision, code=code)
+        return FoundModel(folder, hub_address(config.model, folder), hub_digest(folder, code=code))
+    folder = path.absolute()
+    return FoundModel(folder, str(folder), folder_digest(folder))
 
 
 def _convert(gguf: Path, folder: Path) -> Path:

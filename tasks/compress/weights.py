@@ -5,7 +5,6 @@ from pathlib import Path
 from tasks import base_model
 from tasks.base_model import ModelConfig
 from tasks.core.compression.token_classifier import check_architecture
-from tasks.core.digests import folder_digest
 from tasks.core.errors import UserError
 from tasks.core.generators.load import EngineConfig, check_installed
 from tasks.core.references import ModelRef
@@ -23,7 +22,7 @@ def compressor_folder(model: str, store: str) -> Path:
     """
     if model:
         base_model.locate(ModelConfig(model=model), "model")
-        return base_model.model_folder(ModelConfig(model=model))
+        return base_model.find_model(ModelConfig(model=model)).folder
     place = Store(store or default_store())
     found = place.newest(TRAINING)
     if found is None:
@@ -36,7 +35,8 @@ def compressor_folder(model: str, store: str) -> Path:
 
 
 def located(engine: EngineConfig, field: str) -> EngineConfig:
-    """The engine with its compressor, if it has one, as a folder with a digest, which is what a cache key hangs on.
+    """The engine with its compressor, if it has one, by an address that holds on every machine and by its digest, which is
+    what a cache key hangs on.
 
     Raises UserError, which names `field` (`teacher.engine`), when there is no such compressor, or the engine is not
     installed here.
@@ -47,7 +47,7 @@ def located(engine: EngineConfig, field: str) -> EngineConfig:
         return engine
     config, name = ModelConfig(model=compressor.model), f"{field}.compressor.model"
     base_model.locate(config, name)
-    folder = base_model.model_folder(config)
+    folder, uri, digest = base_model.find_model(config)
     check_architecture(folder, name)
-    found = {"model": str(folder), "digest": folder_digest(folder)}
-    return engine.model_copy(update={"compressor": compressor.model_copy(update=found)})
+    found = compressor.model_copy(update={"model": uri, "digest": digest})
+    return engine.model_copy(update={"compressor": found})

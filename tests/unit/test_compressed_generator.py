@@ -1,5 +1,7 @@
 """A generator behind a compressor: which messages get shorter, and what is counted."""
 
+import shutil
+
 import pytest
 
 from tasks.augment.teacher import TeacherConfig, locate_teacher
@@ -16,6 +18,7 @@ from tasks.grow.config import GrowConfig
 from tasks.instruct.data import InstructDataConfig
 from tasks.instruct.training import StudentConfig, check_student
 from tasks.student import check_evaluation
+from tests.s3_server import s3_server
 from tests.scripted_server import ScriptedServer
 from tests.tiny_encoder import TEXTS, build_tiny_encoder
 
@@ -72,6 +75,19 @@ def test_a_cache_key_hangs_on_the_compressors_files_and_not_on_their_place(folde
     keys = [identity(located(engine(place), "x")) for place in (folder, elsewhere, other)]
     assert keys[0] == keys[1]
     assert keys[0] != keys[2]
+
+
+def test_a_compressor_in_an_object_store_is_fetched_by_every_machine(folder, tmp_path, monkeypatch):
+    with s3_server("models") as client, ScriptedServer() as server:
+        for path in folder.iterdir():
+            client.upload_file(str(path), "models", f"bert/{path.name}")
+        monkeypatch.setenv("LOOPWRIGHT_HOME", str(tmp_path / "first"))
+        config = located(engine("s3://models/bert", server.url), "x")
+        assert identity(config) == identity(located(engine(folder, server.url), "x"))
+        shutil.rmtree(tmp_path / "first")
+        monkeypatch.setenv("LOOPWRIGHT_HOME", str(tmp_path / "second"))  # a Ray worker's
+        load_generator(config, None, field="x").generate([PROMPT], Sampling())
+        assert len(server.requests[0].json["messages"][1]["content"]) < 0.7 * len(LONG)
 
 
 def test_what_is_no_compressor_is_refused_before_anything_is_loaded(tmp_path):

@@ -159,7 +159,7 @@ def test_a_model_in_an_object_store_is_fetched_by_what_it_holds(bucket, tiny_mod
     there = fetch(ref)
     assert there != here
     assert folder_digest(there) == ref.digest
-    assert base_model.model_folder(ModelConfig(model=address)) == there
+    assert base_model.find_model(ModelConfig(model=address)) == (there, address, ref.digest)
     assert compressor_folder(address, "") == there
     bucket.put_object(Bucket="models", Key="tiny/more.json", Body=b"{}")
     assert locate(ModelConfig(model=address)) != before

@@ -1,7 +1,6 @@
 """Which engine answers prompts, and with which model."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from tasks.core.generators.base import Generator
 from tasks.core.generators.openai_compatible import EndpointConfig, OpenAICompatible
 from tasks.core.models import Precision, load_model, load_tokenizer, render
 from tasks.core.references import ModelRef
+from tasks.core.store import fetch
 
 if TYPE_CHECKING:
     from tasks.core.generators.local import TransformersGenerator
@@ -59,7 +59,8 @@ def load_generator(config: EngineConfig, model: ModelRef | None, *, field: str) 
     """The generator a configuration describes, behind its compressor if it has one.
 
     `model` is not used by a server, which has its own; `field` is where `config` stands in the flow's configuration
-    ("teacher.engine"), for messages. The compressor is in a folder by now (`tasks.compress.weights.located`).
+    ("teacher.engine"), for messages. The compressor has an address and a digest by now
+    (`tasks.compress.weights.located`).
     """
     generator = _load_engine(config, model, field)
     if not config.compressor.model:
@@ -68,9 +69,9 @@ def load_generator(config: EngineConfig, model: ModelRef | None, *, field: str) 
     from tasks.core.compression.token_classifier import load_token_classifier
     from tasks.core.generators.compressed import CompressedGenerator
 
-    classifier = load_token_classifier(
-        Path(config.compressor.model), precision=config.precision, field=f"{field}.compressor.model"
-    )
+    folder = fetch(ModelRef(uri=config.compressor.model, digest=config.compressor.digest))
+    name = f"{field}.compressor.model"
+    classifier = load_token_classifier(folder, precision=config.precision, field=name)
     return CompressedGenerator(generator, Compressor(classifier), config.compressor)
 
 
