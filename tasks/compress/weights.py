@@ -35,8 +35,8 @@ def compressor_folder(model: str, store: str) -> Path:
 
 
 def located(engine: EngineConfig, field: str) -> EngineConfig:
-    """The engine with its compressor, if it has one, by an address that holds on every machine and by its digest, which is
-    what a cache key hangs on.
+    """The engine with its compressor, if it has one, by an address for all machines and by its digest, which is what a
+    cache key hangs on.
 
     Raises UserError, which names `field` (`teacher.engine`), when there is no such compressor, or the engine is not
     installed here.
