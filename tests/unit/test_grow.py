@@ -6,7 +6,6 @@ from tasks.core.compression.config import CompressorConfig
 from tasks.core.errors import UserError
 from tasks.core.examples import read_examples
 from tasks.core.generators.load import EngineConfig
-from tasks.core.references import ModelRef
 from tasks.grow.config import GrowConfig, check
 from tasks.rewards.config import RewardConfig
 from tasks.sft.config import TrainingConfig
@@ -19,20 +18,8 @@ from tests.unit.small_grow import (
     Grower,
     Killed,
     by_prompt,
-    short_context_model,
-    silent_model,
 )
 from tests.unit.test_rewards import reward_model
-
-
-@pytest.fixture(scope="module")
-def short_context(tmp_path_factory) -> ModelRef:
-    return short_context_model(tmp_path_factory.mktemp("grow") / "short")
-
-
-@pytest.fixture(scope="module")
-def silent(tmp_path_factory, tiny_model) -> ModelRef:
-    return silent_model(tmp_path_factory.mktemp("grow") / "silent", tiny_model)
 
 
 @pytest.fixture

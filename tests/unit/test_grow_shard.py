@@ -6,7 +6,6 @@ from tasks.core.examples import make_sample, read_examples
 from tasks.core.generators.base import Sampling
 from tasks.core.generators.endpoint import EndpointConfig
 from tasks.core.generators.load import EngineConfig, load_local
-from tasks.core.references import ModelRef
 from tasks.grow.stage import stream
 from tasks.problems.load import load_problem
 from tests.scripted_server import ScriptedServer
@@ -17,19 +16,7 @@ from tests.unit.small_grow import (
     PROMPTS,
     Shards,
     by_prompt,
-    short_context_model,
-    silent_model,
 )
-
-
-@pytest.fixture(scope="module")
-def short_context(tmp_path_factory) -> ModelRef:
-    return short_context_model(tmp_path_factory.mktemp("grow") / "short")
-
-
-@pytest.fixture(scope="module")
-def silent(tmp_path_factory, tiny_model) -> ModelRef:
-    return silent_model(tmp_path_factory.mktemp("grow") / "silent", tiny_model)
 
 
 @pytest.fixture

@@ -12,24 +12,12 @@ from tasks.core.generators.continuous_batch import ContinuousBatch
 from tasks.core.generators.decoding import Limits, evaluating, next_to_join, plan_batches
 from tasks.core.generators.prefix import compute_prefix
 from tests.unit.tiny_generation import (
-    end_early,
     generator,
     prompt,
     prompts_of_many_lengths,
     reference,
     reference_text,
-    tiny_network,
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    return tiny_network(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def early_end(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    return end_early(tiny, monkeypatch)
 
 
 def test_rows_that_end_leave_the_batch_and_the_others_go_on_unchanged(

@@ -11,24 +11,12 @@ from tasks.core.generators.local import TransformersGenerator
 from tasks.core.generators.prefix import compute_prefix
 from tests.unit.tiny_generation import (
     CONTEXT,
-    end_early,
     generator,
     prompt,
     prompts_of_many_lengths,
     reference,
     reference_text,
-    tiny_network,
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    return tiny_network(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def early_end(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    return end_early(tiny, monkeypatch)
 
 
 def test_greedy_completions_are_those_of_transformers_one_prompt_at_a_time(tiny: SimpleNamespace) -> None:

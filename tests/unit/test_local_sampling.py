@@ -9,24 +9,12 @@ import torch
 
 from tasks.core.generators.base import Sampling
 from tests.unit.tiny_generation import (
-    end_early,
     generator,
     prompt,
     prompts_of_many_lengths,
     reference,
     reference_text,
-    tiny_network,
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    return tiny_network(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def early_end(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    return end_early(tiny, monkeypatch)
 
 
 def test_samples_do_not_depend_on_batches_or_memory_limits(

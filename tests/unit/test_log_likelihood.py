@@ -15,13 +15,7 @@ from tests.unit.tiny_generation import (
     generator,
     prompt,
     prompts_of_many_lengths,
-    tiny_network,
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    return tiny_network(tmp_path_factory.mktemp("tiny"))
 
 
 def naive_log_likelihood(tiny: SimpleNamespace, messages: list[Message], target: str) -> tuple[float, int]:
