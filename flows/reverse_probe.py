@@ -7,14 +7,15 @@ from prefect import flow
 
 from tasks import base_model
 from tasks.base_model import ModelConfig
+from tasks.compress.weights import located
 from tasks.core.flow_run import FlowConfig, Run, check_run, open_run
+from tasks.core.generators.load import name_served
 from tasks.core.references import ModelRef
 from tasks.direction.measured import DirectionRecord, Examination
 from tasks.direction.show import DirectionFlowResult, show_directions
 from tasks.evaluate import EvaluationConfig
 from tasks.facts import stage as facts
 from tasks.facts.config import FactsConfig
-from tasks.student import check_evaluation
 
 
 class ReverseProbeConfig(FlowConfig):
@@ -33,7 +34,7 @@ def check(config: ReverseProbeConfig) -> None:
     check_run(config)
     facts.check(config.facts)
     base_model.locate(config.student, "student.model")
-    check_evaluation(config.evaluation)
+    asked(config)
 
 
 @flow(name="reverse_probe")
@@ -50,9 +51,16 @@ def ask(run: Run, config: ReverseProbeConfig) -> DirectionRecord:
     files = base_model.locate(config.student, "student.model")
     model: ModelRef = run.stage(base_model.STAGE, config.student, files, label="student").model
     run.dataset(table.backward, "test")
-    return DirectionRecord(
-        [Examination(run, table, config.evaluation).of(model, config.student.model)], model=model
-    )
+    evaluation = asked(config)
+    served = evaluation.engine.endpoint.model if evaluation.engine.engine == "openai" else ""
+    found = Examination(run, table, evaluation).of(model, served or config.student.model)
+    return DirectionRecord([found], model=model)
+
+
+def asked(config: ReverseProbeConfig) -> EvaluationConfig:
+    """The evaluation with all that it needs found: its compressor, and the model of a server. Raises UserError."""
+    engine = located(config.evaluation.engine, "evaluation.engine")
+    return config.evaluation.model_copy(update={"engine": name_served(engine, field="evaluation.engine")})
 
 
 CONFIG, FLOW = ReverseProbeConfig, reverse_probe

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tasks import evaluate
 from tasks.compress.weights import located
 from tasks.core.flow_run import Run
+from tasks.core.generators.load import check_trained_here
 from tasks.core.references import DatasetRef, ModelRef
 from tasks.evaluate import EvaluationConfig, EvaluationInputs, SplitResult
 from tasks.problems.base import ProblemConfig
@@ -63,6 +64,7 @@ class Student:
 
 
 def check_evaluation(config: EvaluationConfig, field: str = "evaluation") -> None:
-    """Raise UserError for a compressor that cannot be had, and an engine that is not installed; `field` is where the
-    evaluation stands in the flow's configuration."""
+    """Raise UserError for a compressor that cannot be had, an engine that is not installed, and a server, which has
+    another model; `field` is where the evaluation stands in the flow's configuration."""
+    check_trained_here(config.engine, field=f"{field}.engine")
     located(config.engine, f"{field}.engine")

@@ -6,8 +6,7 @@ from tasks import base_model
 from tasks.base_model import ModelConfig, locate
 from tasks.compress.weights import located
 from tasks.core.flow_run import Run
-from tasks.core.generators.load import EngineConfig
-from tasks.core.generators.openai_compatible import OpenAICompatible
+from tasks.core.generators.load import EngineConfig, name_served
 from tasks.core.references import ModelRef
 
 
@@ -27,14 +26,10 @@ def locate_teacher(config: TeacherConfig, field: str = "teacher") -> TeacherConf
 
     `field` is where it stands in the flow's configuration. Raises UserError with the field and the mend.
     """
-    config = config.model_copy(update={"engine": located(config.engine, f"{field}.engine")})
-    if config.engine.engine != "openai":
+    engine = located(config.engine, f"{field}.engine")
+    if engine.engine != "openai":
         locate(config.weights(), f"{field}.model")
-        return config
-    endpoint = config.engine.endpoint
-    served = OpenAICompatible(endpoint, field=f"{field}.engine.endpoint").check()
-    named = endpoint.model_copy(update={"model": served})
-    return config.model_copy(update={"engine": config.engine.model_copy(update={"endpoint": named})})
+    return config.model_copy(update={"engine": name_served(engine, field=f"{field}.engine")})
 
 
 class Teacher(BaseModel):

@@ -7,7 +7,7 @@ from pydantic import Field
 from tasks.compress.weights import located
 from tasks.core.config import PLACEMENT, Config
 from tasks.core.errors import UserError
-from tasks.core.generators.load import EngineConfig
+from tasks.core.generators.load import EngineConfig, check_trained_here
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
 from tasks.sft.config import TrainingConfig
@@ -67,8 +67,9 @@ class GrowConfig(Config):
 
 
 def check(config: GrowConfig, training: TrainingConfig, problem: str, *, keep_cut: bool) -> None:
-    """Raise UserError for an engine that cannot be had, and for samples that may be too long to train on where the
-    training leaves none out."""
+    """Raise UserError for an engine that cannot be had or is a server, which has no policy, and for samples that may be
+    too long to train on where the training leaves none out."""
+    check_trained_here(config.engine, field="grow.engine")
     config.drawing()
     longest = config.max_new_tokens or load_problem(ProblemConfig(name=problem)).max_new_tokens
     longest += keep_cut  # the end of a whole answer is drawn, that of a cut one comes on top

@@ -15,8 +15,10 @@ from tasks.core.generators.endpoint import EndpointConfig
 from tasks.core.generators.load import EngineConfig, load_generator
 from tasks.evaluate import EvaluationConfig
 from tasks.grow.config import GrowConfig
+from tasks.grow.config import check as check_grow
 from tasks.instruct.data import InstructDataConfig
 from tasks.instruct.training import StudentConfig, check_student
+from tasks.sft.config import TrainingConfig
 from tasks.student import check_evaluation
 from tests.s3_server import s3_server
 from tests.scripted_server import ScriptedServer
@@ -112,6 +114,24 @@ def test_vllm_that_is_not_installed_is_refused_before_anything_is_loaded(check, 
         check(EngineConfig(engine="vllm"))
     assert caught.value.field == field
     check_evaluation(EvaluationConfig())
+
+
+@pytest.mark.parametrize(
+    ("check", "field"),
+    [
+        (lambda engine: check_evaluation(EvaluationConfig(engine=engine)), "evaluation.engine.engine"),
+        (
+            lambda engine: check_grow(
+                GrowConfig(engine=engine), TrainingConfig(), "exact_match", keep_cut=False
+            ),
+            "grow.engine.engine",
+        ),
+    ],
+)
+def test_a_server_does_not_stand_in_for_a_model_that_is_trained(check, field):
+    with pytest.raises(UserError, match="not with the one that is trained here") as caught:
+        check(EngineConfig(engine="openai"))
+    assert caught.value.field == field
 
 
 def test_the_student_of_new_rows_names_its_own_engine(tiny_model, monkeypatch):

@@ -85,6 +85,20 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, encoder, data, 
     assert again.model.digest == trained.model.digest
 
 
+def test_a_batch_in_parts_is_the_batch(tmp_path, encoder, data):
+    """Its loss and the size of its gradient, and so the step."""
+    found = {}
+    for parts in (1, 5):
+        sizes = {"batch_size": 60 // parts, "gradient_accumulation": parts}
+        config = CONFIG.model_copy(update=sizes | {"max_steps": 1})
+        steps = []
+        inputs = CompressorTrainingInputs(encoder=encoder, **data)
+        training.run(config, inputs, tmp_path / str(parts) / "out", steps.append)
+        found[parts] = next(step for step in steps if "train/grad_norm" in step)
+    for figure in ("train/loss", "train/grad_norm"):
+        assert found[5][figure] == pytest.approx(found[1][figure], rel=0.1)
+
+
 def test_an_adapter_is_merged_into_full_weights(tmp_path, encoder, data):
     config = CONFIG.model_copy(update={"method": "lora", "max_steps": 3})
     found = training.run(

@@ -55,6 +55,25 @@ def check_installed(config: EngineConfig, *, field: str) -> None:
         )
 
 
+def check_trained_here(config: EngineConfig, *, field: str) -> None:
+    """Raise UserError, which names the engine in `field`, where a server is to answer for a model that is trained."""
+    if config.engine == "openai":
+        raise UserError(
+            "a server answers with its own model, and not with the one that is trained here",
+            field=f"{field}.engine",
+            mend="choose transformers or vllm",
+        )
+
+
+def name_served(config: EngineConfig, *, field: str) -> EngineConfig:
+    """The engine with the model that its server serves filled in, which is what a cache key hangs on; a local one as it
+    is. Raises UserError when the server cannot be reached, refuses, or does not serve the model."""
+    if config.engine != "openai":
+        return config
+    served = OpenAICompatible(config.endpoint, field=f"{field}.endpoint").check()
+    return config.model_copy(update={"endpoint": config.endpoint.model_copy(update={"model": served})})
+
+
 def load_generator(config: EngineConfig, model: ModelRef | None, *, field: str) -> Generator:
     """The generator a configuration describes, behind its compressor if it has one.
 
