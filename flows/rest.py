@@ -124,7 +124,7 @@ def loop(run: Run, config: ReSTConfig) -> LoopRecord:
     )
     for number in range(1, config.iterations + 1):
         with run.iterate(number) as metrics:
-            grown = growth.grow(policy.model)
+            grown = growth.grow(policy.model, number)
             if number == 1:
                 grown.check()
             improved = improvement.improve(policy, grown.samples, asked=grown.prompts, useless=grown.useless)

@@ -56,7 +56,7 @@ class GrowConfig(Config):
     """Also test the start by the best of so many samples of every test row, drawn in the same way: what choosing alone
     could do, without any training. 0 does not."""
     seed: int = Field(0, ge=0, le=2**31)
-    """Seed of the sampling: sample number s of a prompt depends on it, the prompt and s alone."""
+    """Seed of the sampling: sample number s of a prompt in an iteration depends on it and these three alone."""
 
     def drawing(self) -> DrawConfig:
         """The part that decides a sample; the samples of a shard are cached by it. Raises UserError for a compressor

@@ -88,12 +88,12 @@ class Growth:
     prompts: DatasetRef
     scoring: Scoring
 
-    def grow(self, policy: ModelRef) -> Grown:
-        """Samples of every prompt. Raises UserError when not one could be drawn."""
+    def grow(self, policy: ModelRef, iteration: int) -> Grown:
+        """Samples of every prompt, those of an iteration. Raises UserError when not one could be drawn."""
         rows, size = ShardInputs(rows=self.prompts), ShardConfig(prompts=self.config.shard_prompts)
         cut = self.run.stage(shards.STAGE, size, rows)
         drawing = self.config.drawing()
-        asked = self._plan(policy, cut.blocks, drawing)
+        asked = self._plan(policy, cut.blocks, drawing, iteration)
         chains = _by_block(asked)
         names = [f"shard {number} of {len(asked)}" for number in range(1, len(asked) + 1)]
         arrived: list[GrowResult] = []
@@ -127,11 +127,20 @@ class Growth:
             scored |= zip(numbers, results, strict=True)
         return self._gather(cut.prompts, drawn, [scored[number] for number in range(len(asked))])
 
-    def _plan(self, policy: ModelRef, blocks: Sequence[DatasetRef], drawing: DrawConfig) -> list[GrowInputs]:
+    def _plan(
+        self, policy: ModelRef, blocks: Sequence[DatasetRef], drawing: DrawConfig, iteration: int
+    ) -> list[GrowInputs]:
         """The shards of every block; those of one block lie together, by the numbers of their samples."""
 
         def inputs(block: DatasetRef, first: int, count: int) -> GrowInputs:
-            return GrowInputs(model=policy, prompts=block, problem=self.problem, first=first, count=count)
+            return GrowInputs(
+                model=policy,
+                prompts=block,
+                problem=self.problem,
+                first=first,
+                count=count,
+                iteration=iteration,
+            )
 
         def exists(first: int, count: int) -> bool:
             # What was drawn of the first block was drawn of the others, or is now.

@@ -24,6 +24,8 @@ class GrowInputs(BaseModel):
     first: int = Field(ge=0)
     """Number of the first sample; sample s is the same in whatever shard it is drawn."""
     count: int = Field(ge=1)
+    iteration: int = Field(1, ge=1)
+    """Of the loop: with the same random numbers a policy would say again what it has just learned from."""
     keep_empty: bool = False
     """Keep answers without a word among the samples: to compare policies, for that is an answer too. Nothing can be
     learned from them."""
@@ -47,9 +49,10 @@ class GrowResult(BaseModel):
     usage: Usage
 
 
-def stream(prompt: Example, number: int) -> int:
-    """The random stream of a prompt's sample: 63 bits of a hash of both."""
-    digest = hashlib.sha256(f"{prompt.id} {number}".encode()).digest()
+def stream(prompt: Example, number: int, iteration: int = 1) -> int:
+    """The random stream of a prompt's sample in an iteration: 63 bits of a hash of all three."""
+    later = f" {iteration}" if iteration > 1 else ""
+    digest = hashlib.sha256(f"{prompt.id} {number}{later}".encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
 
 
@@ -73,7 +76,7 @@ def run(config: DrawConfig, inputs: GrowInputs, out: Path, report: Report) -> Gr
         [conversations[prompt.id] for prompt, _ in asked],
         sampling,
         lambda done, total: report({"progress": [done, total], "text": "samples drawn"}),
-        streams=[stream(prompt, number) for prompt, number in asked],
+        streams=[stream(prompt, number, inputs.iteration) for prompt, number in asked],
     )
     samples: dict[str, Example] = {}
     empty, reasons = 0, []
@@ -84,7 +87,8 @@ def run(config: DrawConfig, inputs: GrowInputs, out: Path, report: Report) -> Gr
             continue
         empty += not text
         if text or inputs.keep_empty:
-            sample = make_sample(prompt, text, cut=completion.finish == "length")
+            cut = completion.finish == "length"
+            sample = make_sample(prompt, text, cut=cut, step=inputs.iteration)
             samples.setdefault(sample.id, sample)
     dropped = len(reasons) + (0 if inputs.keep_empty else empty)
     return GrowResult(

@@ -169,9 +169,11 @@ class Grower:
         scoring = Scoring(self.run, reward, PROBLEM, reward_model)
         return Growth(self.run, config, PROBLEM, rows, scoring)
 
-    def grow(self, prompts: Sequence[Example] = PROMPTS, model=None, **changes) -> Grown:
+    def grow(
+        self, prompts: Sequence[Example] = PROMPTS, model=None, *, iteration: int = 1, **changes
+    ) -> Grown:
         self.run.computed.clear()
-        return self.growth(prompts, **changes).grow(model or self.model)
+        return self.growth(prompts, **changes).grow(model or self.model, iteration)
 
     def ranges(self) -> list[tuple[int, int]]:
         """Of the shards that were drawn: the number of the first sample, and how many, each pair once."""

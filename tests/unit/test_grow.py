@@ -69,6 +69,16 @@ def test_a_larger_number_draws_what_is_missing_and_gives_what_a_new_store_gives(
         assert grown.metrics() == fresh.metrics()
 
 
+def test_every_iteration_draws_by_random_numbers_of_its_own(grower):
+    """A policy that is trained on its samples would give many of them again."""
+    first, second = (by_prompt(grower.grow(samples=8, iteration=number).samples) for number in (1, 2))
+    said = [set(first[prompt]) & set(second[prompt]) for prompt in first]
+    assert sum(map(len, said)) < sum(map(len, second.values())) / 4
+    grown = grower.grow(samples=12, iteration=2)
+    assert grower.ranges() == [(8, 4)]
+    assert {row.step for row in read_examples(grown.samples)} == {2}
+
+
 def test_neither_shards_nor_the_order_of_the_data_change_what_is_drawn(grower, tmp_path, tiny_ref):
     grown = by_prompt(grower.grow(samples=8).samples)
     other = by_prompt(grower.grow(PROMPTS[::-1], samples=8).samples)

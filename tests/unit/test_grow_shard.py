@@ -36,10 +36,10 @@ def test_samples_are_the_policys_answers_drawn_one_by_one(at, tiny_ref):
             )
             text = answer.text.rstrip()
             if text and not any((row.parent, row.completion) == (prompt.id, text) for row in expected):
-                expected.append(make_sample(prompt, text, cut=answer.finish == "length"))
+                expected.append(make_sample(prompt, text, cut=answer.finish == "length", step=1))
     assert read_examples(result.samples) == expected
     assert len(expected) > 20
-    assert {(row.origin, row.reward, row.step) for row in expected} == {("synthetic", None, 0)}
+    assert {(row.origin, row.reward, row.step) for row in expected} == {("synthetic", None, 1)}
     assert result.cut == sum(row.cut for row in expected) > 0
 
 

@@ -11,7 +11,7 @@ from tests.unit.small_grow import PROMPTS, Grower
 def test_it_is_the_mean_of_every_prompts_best_reward(tmp_path, tiny_ref, samples):
     grower = Grower(tmp_path, tiny_ref)
     growth = grower.growth(samples=samples)
-    expected = growth.grow(tiny_ref).best
+    expected = growth.grow(tiny_ref, 1).best
     prompts = write_rows(tmp_path / "held-out.jsonl", PROMPTS)
     config = growth.config.model_copy(update={"best_of": samples})
     assert best_of(growth.scoring, config, tiny_ref, prompts) == pytest.approx(expected)
