@@ -108,7 +108,9 @@ def loop(run: FlowRun, config: CompressConfig) -> CompressionResult:
                 run, config.measurement, config.measured, config.data, config.answers, trained.model
             )
             metrics |= measured.metrics()
-    return show(run, pairs, trained, measured.results if measured else [])
+    return show(
+        run, pairs, trained, measured.results if measured else [], config.measurement.evaluation.confidence
+    )
 
 
 CONFIG, FLOW = CompressConfig, compress

@@ -92,7 +92,7 @@ def llm2llm(config: LLM2LLMConfig = LLM2LLMConfig()) -> FlowResult:  # noqa: B00
     """Train the student, evaluate, augment what it failed, retrain."""
     check(config)
     with open_run("llm2llm", config) as run:
-        return show_report(run, loop(run, planned(config)))
+        return show_report(run, loop(run, planned(config)), config.evaluation.confidence)
 
 
 def loop(run: Run, config: LLM2LLMConfig) -> LoopRecord:

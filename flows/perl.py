@@ -104,7 +104,7 @@ def perl(config: PERLConfig = PERLConfig()) -> FlowResult:  # noqa: B008 - the m
     """Learn a reward from preferences, and train a policy on it with adapters on one base."""
     check(config)
     with open_run("perl", config) as run:
-        return show_report(run, loop(run, config))
+        return show_report(run, loop(run, config), config.evaluation.confidence)
 
 
 def loop(run: Run, config: PERLConfig) -> LoopRecord:

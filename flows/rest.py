@@ -94,7 +94,7 @@ def rest(config: ReSTConfig = ReSTConfig()) -> FlowResult:  # noqa: B008 - the m
     """Sample from the policy, reward, filter, fine-tune."""
     check(config)
     with open_run("rest", config) as run:
-        return show_report(run, loop(run, planned(config)))
+        return show_report(run, loop(run, planned(config)), config.evaluation.confidence)
 
 
 def loop(run: Run, config: ReSTConfig) -> LoopRecord:

@@ -53,13 +53,14 @@ def show(
     quality: "QualityResult",
     trained: "CompressorTrainingResult",
     measured: "list[MeasurementResult]",
+    confidence: float,
 ) -> CompressionResult:
-    """Write the report, publish it, and return what the flow returns."""
+    """Write the report, publish it, and return what the flow returns; `confidence` is the level of all intervals."""
     figures = run.results[-1]
     settings = flatten(run.config.model_dump(mode="json"))
     written = run.stage(
         report.STAGE,
-        CompressionReportConfig(confidence=0.95),
+        CompressionReportConfig(confidence=confidence),
         CompressionReportInputs(
             quality=quality, trained=trained, measured=measured, figures=figures, settings=settings
         ),

@@ -137,9 +137,8 @@ def run(
         model = _adapted(config, model)
 
     class Weighted(Trainer):
-        loss_is_scaled_for_ga = (
-            False  # the mean below is that of one batch, whatever the model's forward takes
-        )
+        # The mean below is that of one batch, whatever else the model's forward takes.
+        loss_is_scaled_for_ga = False
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
             labels = inputs.pop("labels")

@@ -1,6 +1,7 @@
 """Near duplicates by ROUGE-L, found through an index instead of by comparing every pair.
 
-The answers are exactly those of a loop over the `rouge-score` package. Three bounds, none of them an
+The answers are exactly those of a loop over the `rouge-score` package, for texts in Latin letters; of other scripts, of
+which the package sees nothing but digits, the words are compared too (`tokenise`). Three bounds, none of them an
 approximation, leave few pairs whose longest common subsequence has to be computed:
 
 * Two texts that share enough tokens share one of each other's rarest (prefix filtering: Chaudhuri, Ganti and
@@ -20,12 +21,13 @@ from array import array
 from collections import Counter
 from functools import lru_cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
 _TOKEN = re.compile("[a-z0-9]+")
+_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _SIGNATURE_BITS = 256
 _HISTOGRAM_BINS = 4096
 _LONG = 256
@@ -46,8 +48,37 @@ class Match(NamedTuple):
 
 
 def tokenise(text: str) -> list[str]:
-    """The tokens of `rouge-score` without stemming: lower case, runs of a-z and 0-9."""
-    return _TOKEN.findall(text.lower())
+    """The tokens of `rouge-score` without stemming: lower case, runs of a-z and 0-9.
+
+    A text with letters of another script than Latin also has its words: runs of letters and digits, and in scripts
+    without spaces every letter. `rouge-score` would compare such texts by their numbers alone.
+    """
+    text = text.lower()
+    if not text.isascii():
+        foreign, token, _ = _in_any_script()
+        if foreign.search(text):
+            tokens: list[str] = token.findall(text)
+            return tokens
+    return _TOKEN.findall(text)
+
+
+@lru_cache(maxsize=1)
+def _in_any_script() -> tuple[Any, Any, Any]:
+    """What finds a letter of another script than Latin, the tokens of a text with such, and a letter of a script that
+    has no spaces."""
+    import regex
+
+    word = rf"[[\p{{L}}\p{{M}}\p{{N}}]--[a-z0-9{_SPACELESS}]]+"
+    return (
+        regex.compile(r"[\p{L}--[\p{Latin}\p{Common}]]", regex.VERSION1),
+        regex.compile(rf"[a-z0-9]+|[{_SPACELESS}]\p{{M}}*|{word}", regex.VERSION1),
+        regex.compile(rf"[{_SPACELESS}]", regex.VERSION1),
+    )
+
+
+def spaceless(text: str) -> bool:
+    """Whether a text has letters of a script that is written without spaces, such as Chinese or Thai."""
+    return not text.isascii() and _in_any_script()[2].search(text) is not None
 
 
 def f1(lcs: int, candidate_length: int, reference_length: int) -> float:
@@ -62,9 +93,8 @@ def f1(lcs: int, candidate_length: int, reference_length: int) -> float:
 class RougeIndex:
     """Texts by id; finds one whose ROUGE-L F1 with a given text is above the threshold.
 
-    `rouge-score` sees digits and Latin letters without accents, no others, and so does the index. A text with
-    none of them (Chinese, punctuation) scores 0 with every other: it is never found, and has to be compared
-    for equality instead. Texts of another script that hold some are judged by these alone.
+    Of a text in Latin letters the index sees, as `rouge-score` does, digits and letters without accents. A text without
+    a token (punctuation) scores 0 with every other: it is never found, and has to be compared for equality instead.
     """
 
     def __init__(self, threshold: float, frequent: int = _FREQUENT) -> None:

@@ -6,7 +6,7 @@ from tasks.core.examples import Example
 from tasks.core.generators.base import Completion
 from tasks.filter.contamination import HeldOut
 from tasks.filter.duplicates import normalise
-from tasks.filter.rouge import RougeIndex
+from tasks.filter.rouge import RougeIndex, spaceless, tokenise
 from tasks.instruct.config import WritingConfig
 from tasks.instruct.evolving import STOP_WORDS, evolution_failed, response_failed
 from tasks.instruct.language import foreign
@@ -43,7 +43,7 @@ class Checks:
         """Why an instruction is not kept ("length", "language", "failed evolution", "contamination", "duplicate"), or
         None."""
         text = draft.instruction
-        if not self.config.min_words <= len(text.split()) <= self.config.max_words:
+        if not self.config.min_words <= count_words(text) <= self.config.max_words:
             return "length"
         if self.config.languages and foreign(text, self.config.languages):
             return "language"
@@ -72,3 +72,8 @@ class Checks:
         if normalise(completion.text) == normalise(draft.instruction):
             return "echo"
         return None
+
+
+def count_words(text: str) -> int:
+    """Words between spaces; in a script without spaces two letters count as one."""
+    return -(-len(tokenise(text)) // 2) if spaceless(text) else len(text.split())

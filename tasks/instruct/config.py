@@ -70,7 +70,7 @@ class WritingConfig(Config):
     languages: tuple[str, ...] = ()
     """Reject instructions that are clearly in another language than these (codes such as "en"); empty takes any."""
     min_words: int = Field(3, ge=1)
-    """Shortest instruction, in words."""
+    """Shortest instruction, in words (in scripts without spaces two letters count as one)."""
     max_words: int = Field(150, ge=1)
     """Longest instruction, in words (Self-Instruct itself drops those above 150)."""
     instruction_tokens: int = Field(200, ge=1, le=4096)

@@ -21,18 +21,19 @@ class Clusters:
 
 
 def cluster(vectors: Vectors, seed: int, most: int = MOST_CLUSTERS) -> Clusters:
-    """k-means with about a cluster for every eight texts, `most` at the most."""
+    """k-means with about a cluster for every eight texts, `most` at the most, and none without a text."""
     from sklearn.cluster import KMeans
 
-    count = min(most, max(1, len(vectors) // 8))
+    # No more than there are different texts: an instruction may stand before many inputs.
+    count = min(most, max(1, len(vectors) // 8), len(np.unique(vectors, axis=0)))
     fitted = KMeans(count, n_init=4, random_state=seed).fit(vectors)
-    labels = fitted.labels_.astype(np.int64)
+    taken, labels = np.unique(fitted.labels_, return_inverse=True)
     nearest = list[int]()
-    for number in range(count):
+    for number, place in enumerate(taken):
         places = np.flatnonzero(labels == number)
-        distances = ((vectors[places] - fitted.cluster_centers_[number]) ** 2).sum(1)
+        distances = ((vectors[places] - fitted.cluster_centers_[place]) ** 2).sum(1)
         nearest.append(int(places[distances.argmin()]))
-    return Clusters(labels=labels, nearest=nearest)
+    return Clusters(labels=labels.astype(np.int64), nearest=nearest)
 
 
 def nearest_cosine(rows: Vectors, others: Vectors, *, same: bool = False) -> NDArray[np.float32]:

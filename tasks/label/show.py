@@ -41,10 +41,11 @@ def show_labels(
     run: FlowRun, labelling: LabellingConfig, trials: Sequence[Trial], result: LabelResult
 ) -> LabelFlowResult:
     """Publish the labels, and return what the flow returns."""
-    for number, figures in enumerate(result.rounds, start=1):
+    for number, one in enumerate(result.rounds, start=1):
         with run.iterate(number) as metrics:
-            metrics |= figures.metrics()
-    run.tracking.metrics(run.run_id, result.metrics())
+            metrics |= one.metrics()
+    figures = result.metrics() | {"label/money": result.cost.money(labelling)}
+    run.tracking.metrics(run.run_id, figures)
     rounds = [{"round": number} | one.metrics() for number, one in enumerate(result.rounds, start=1)]
     table_artifact("label rounds", rounds, "What every round asked for and was answered")
     if trials:
@@ -66,7 +67,7 @@ def show_labels(
         flow_run_id=run.flow_run_id,
         mlflow_run_id=run.run_id,
         iterations=run.results,
-        metrics=result.metrics(),
+        metrics=figures,
         model=None,
         places=places,
         words=words,
@@ -80,7 +81,8 @@ def in_words(labelling: LabellingConfig, result: LabelResult) -> str:
     right = ""
     if result.accuracy is not None:
         right = f", {result.accuracy:.1%} right ({result.low:.1%} to {result.high:.1%})"
-    money = f", {cost.money:.4f} in money" if cost.money else ""
+    spent = cost.money(labelling)
+    money = f", {spent:.4f} in money" if spent else ""
     return (
         f"{result.answered} of {rows} rows labelled{right}, in batches of {labelling.batch_size}, "
         f"{len(result.rounds)} rounds: {cost.calls} calls ({saved_or_more(cost.calls_saved)} than one a row), "

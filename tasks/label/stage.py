@@ -121,7 +121,7 @@ def run(config: LabellingConfig, inputs: LabelInputs, out: Path, report: Report)
         rows=write_rows(out / "labels.jsonl", [row.model_dump(mode="json") for row in decided]),
         answered=sum(row.answer is not None for row in decided),
         rounds=figures_of(config, problem, rows, rounds, known=inputs.known),
-        cost=cost_of(rounds, config, rows=len(rows), single_tokens=single),
+        cost=cost_of(rounds, rows=len(rows), single_tokens=single),
         **known,
     )
 

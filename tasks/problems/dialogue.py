@@ -78,7 +78,7 @@ class Dialogue(LabelledLines):
         return [{"role": "system", "content": system}, *turns] if system else turns
 
     def score(self, example: Example, completion: str) -> Score:
-        """ROUGE-L F1 against the reply in the data; where either has no Latin letter or digit, equality."""
+        """ROUGE-L F1 against the reply in the data; where either has no letter or digit, equality."""
         answer, target = tokenise(completion), tokenise(example.target)
         if answer and target:
             common = LCSseq.similarity(answer, target)

@@ -22,8 +22,8 @@ from tasks.report.stage import ReportConfig, ReportInputs
 MOST_TABLE_ROWS = 500
 
 
-def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
-    """Write the report, publish it, and return what the flow returns."""
+def show_report(run: FlowRun, record: LoopRecord, confidence: float) -> FlowResult:
+    """Write the report, publish it, and return what the flow returns; `confidence` is the level of all intervals."""
     inputs = ReportInputs(
         iterations=record.iterations,
         comparisons=record.comparisons,
@@ -32,7 +32,8 @@ def show_report(run: FlowRun, record: LoopRecord) -> FlowResult:
         reward_model=record.reward_model,
         settings=flatten(run.config.model_dump(mode="json")),
     )
-    report = run.stage(stage.STAGE, ReportConfig(method=run.method), inputs, label="report")
+    settings = ReportConfig(method=run.method, confidence=confidence)
+    report = run.stage(stage.STAGE, settings, inputs, label="report")
     run.tracking.artifact(run.run_id, fetch(report.folder), "report")
     for run_id, iteration in zip(run.iteration_runs, record.iterations, strict=True):
         _keep_tables(run, run_id, iteration)

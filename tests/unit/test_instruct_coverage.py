@@ -55,6 +55,14 @@ def test_like_texts_are_one_cluster_and_its_name_is_the_one_in_the_middle():
     assert {place % 3 for place in found.nearest} == {1}
 
 
+def test_no_cluster_is_empty_where_texts_repeat():
+    """As instructions do that stand before many inputs."""
+    vectors = unit(*[0.0] * 60, 1.0, 2.0)
+    found = cluster(vectors, seed=0)
+    assert len(found.nearest) == len(set(found.labels)) == 3
+    assert all(found.labels[place] == number for number, place in enumerate(found.nearest))
+
+
 def test_the_nearest_other_is_never_the_row_itself():
     rows = unit(0.0, 0.3, 2.0)
     assert nearest_cosine(rows, rows, same=True) == pytest.approx(

@@ -102,6 +102,10 @@ def draft(text, kind="evol", parent=SEEDS[0]):
     [
         ("Name birds", "self_instruct", "length"),
         (" ".join(["word"] * 151), "self_instruct", "length"),
+        ("写一首关于秋天的诗。", "self_instruct", None),
+        ("เขียนบทกวีเกี่ยวกับฤดูใบไม้ร่วง", "self_instruct", None),
+        ("写诗。", "self_instruct", "length"),
+        ("写" * 302, "self_instruct", "length"),
         ("Compose a limerick about rain.", "self_instruct", None),
         ("do thing number 3 well", "self_instruct", "duplicate"),
         ("Do thing number 3 very well.", "self_instruct", "duplicate"),  # 10/11 above 0.7

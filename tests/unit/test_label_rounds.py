@@ -6,13 +6,14 @@ import re
 import pytest
 
 from tasks.augment.teacher import Teacher
+from tasks.core.config import identity
 from tasks.core.examples import make_example, read_records, write_rows
 from tasks.core.generators.endpoint import EndpointConfig
 from tasks.core.generators.load import EngineConfig
 from tasks.core.generators.openai_compatible import EndpointFailed
 from tasks.label import stage
 from tasks.label.config import LabellingConfig
-from tasks.label.show import saved_or_more
+from tasks.label.show import in_words, saved_or_more
 from tasks.label.stage import LabelInputs
 from tasks.problems.base import ProblemConfig
 from tests.scripted_server import ScriptedServer, completion, refusal
@@ -207,10 +208,14 @@ def test_one_row_is_a_batch_too(tmp_path, size):
     assert (result.accuracy, result.answered) == (1.0, 1)
 
 
-def test_the_money_is_that_of_the_tokens(tmp_path):
+def test_the_money_is_that_of_the_tokens_at_the_prices_of_today(tmp_path):
     with ScriptedServer(honest) as server:
-        result = label(tmp_path, server, rounds=1, input_price=2.0, output_price=10.0)
-    assert result.cost.money == pytest.approx((100 * 2 + 50 * 10) / 1e6)
+        result = label(tmp_path, server, rounds=1)
+    prices = LabellingConfig(input_price=2.0, output_price=10.0)
+    assert identity(prices) == identity(LabellingConfig())  # known or not, nothing is asked again for them
+    assert result.cost.money(prices) == pytest.approx((100 * 2 + 50 * 10) / 1e6)
+    assert "0.0007 in money" in in_words(prices, result)
+    assert "money" not in in_words(LabellingConfig(), result)
     assert json.loads(result.model_dump_json())["cost"]["prompt_tokens"] == 100
 
 

@@ -113,9 +113,12 @@ def test_the_value_of_a_reply(completion, value):
     assert PROBLEM.score(make_example("Is it far?", "No, an hour."), completion).value == pytest.approx(value)
 
 
-def test_replies_without_latin_letters_have_to_be_equal():
-    row = make_example("远吗?", "不远")
-    assert [PROBLEM.score(row, text).value for text in ("不远", " 不远\n", "远", "")] == [1.0, 1.0, 0.0, 0.0]
+def test_replies_in_another_script_are_compared_by_its_letters_or_words():
+    row = make_example("远吗?", "不远, 3 公里")
+    found = [PROBLEM.score(row, text).value for text in ("不远,  3 公里!", "很远", "不, 3 点", "")]
+    assert found == pytest.approx([1.0, 2 * 0.2 * 0.5 / 0.7, 2 * 0.4 * (2 / 3) / (0.4 + 2 / 3), 0.0])
+    shaken = make_example("Yes?", "🙂")  # no letter at all: only the same is right
+    assert [PROBLEM.score(shaken, text).value for text in ("🙂", "🙂🙂")] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("parent", [make_example(ASKED, "Very far."), make_example("Is it far?", "No.")])
