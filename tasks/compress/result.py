@@ -10,7 +10,7 @@ from tasks.core.artifacts import markdown_artifact, table_artifact
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowRun
 from tasks.core.store import fetch
-from tasks.core.tracking import flatten
+from tasks.core.tracking import recorded
 from tasks.report.show import linked, mlflow_page, prefect_page
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def show(
 ) -> CompressionResult:
     """Write the report, publish it, and return what the flow returns; `confidence` is the level of all intervals."""
     figures = run.results[-1]
-    settings = flatten(run.config.model_dump(mode="json"))
+    settings = recorded(run.config)
     written = run.stage(
         report.STAGE,
         CompressionReportConfig(confidence=confidence),

@@ -112,32 +112,36 @@ def _make_room(size: int) -> None:
 
 def _evict(wanted: int) -> int:
     """Remove what no process uses, what was used least recently first, until `wanted` bytes are free; how many are."""
-    freed = 0
+    before, freed = _total(), 0
     for path in sorted(_copies().iterdir(), key=_last_used):
         if freed >= wanted:
             break
         digest = path.name.partition(".")[0]
         with _free(_locks() / digest) as idle, _free(_locks() / f"{digest}.used") as unused:
             if idle and unused:
-                size = _size(path)
                 remove(path)
-                freed += size
+                freed = before - _total()  # nothing yet, where another copy has the same files
     return freed
 
 
 def _total() -> int:
-    return sum(map(_size, _copies().iterdir()))
+    counted: set[tuple[int, int]] = set()
+    return sum(_size(path, counted) for path in _copies().iterdir())
 
 
-def _size(path: Path) -> int:
-    """Bytes of a copy, or those that one on its way will have."""
+def _size(path: Path, counted: set[tuple[int, int]]) -> int:
+    """Bytes of a copy, or those that one on its way will have; of files with several names, such as those of a remote
+    model, that were not `counted` yet."""
     if path.name.endswith(_PARTIAL):
         return int(path.name.split(".")[-2])
     files = path.rglob("*") if path.is_dir() else [path]
     total = 0
     for file in files:
         with suppress(FileNotFoundError):  # it is being removed
-            total += file.stat().st_size if file.is_file() else 0
+            state = file.stat()
+            if file.is_file() and (state.st_dev, state.st_ino) not in counted:
+                counted.add((state.st_dev, state.st_ino))
+                total += state.st_size
     return total
 
 

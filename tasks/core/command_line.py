@@ -53,12 +53,13 @@ def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:
     for argument in waiting:
         if argument == "--config":
             file = next(waiting, "")
-            if not file:
-                raise UserError("--config needs a file", mend="--config deployments/configs/demo.yaml")
         elif argument.startswith("--config="):
             file = argument.removeprefix("--config=")
         else:
             flags.append(argument)
+            continue
+        if not file:
+            raise UserError("--config needs a file", mend="--config deployments/configs/demo.yaml")
     return file, flags
 
 
@@ -76,7 +77,11 @@ def _read_yaml(file: str) -> dict[str, Any]:
             else "the configs that come along are in deployments/configs"
         )
         raise UserError(f"there is no file {file}", field="--config", mend=mend) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (
+        OSError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:  # PyYAML raises ValueError for a date that there is not
         raise UserError(
             f"{file} cannot be read: {error}", field="--config", mend="it has to be a YAML file"
         ) from error
@@ -86,7 +91,7 @@ def _read_yaml(file: str) -> dict[str, Any]:
 
 
 def _read_flags(model: type[C], program: str, flags: list[str]) -> dict[str, Any]:
-    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 
     names = set(field_names(model))
     for flag in flags:
@@ -108,7 +113,14 @@ def _read_flags(model: type[C], program: str, flags: list[str]) -> dict[str, Any
     Flags.__doc__ = model.__doc__
     # The source holds what was given on the command line, and nothing of the defaults.
     parser = Parser(prog=program, description=model.__doc__)
-    return dict(CliSettingsSource(Flags, cli_parse_args=flags, root_parser=parser)())
+    try:
+        return dict(CliSettingsSource(Flags, cli_parse_args=flags, root_parser=parser)())
+    except SettingsError as error:
+        raise UserError(
+            f"a flag is not written as it has to be: {error}",
+            mend="give lists and whole sections as JSON ('[1, 2]', '{\"rank\": 8}'), a section's fields by their own "
+            "flags (--training.epochs=2); see `--help` for every flag",
+        ) from error
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,10 +140,24 @@ def _fault(model: type[BaseModel], detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, list(field_names(model)), n=1, cutoff=0.6)
         return f"{name}: there is no such field" + (f"; did you mean {near[0]}?" if near else "")
-    key = name.endswith(NAMES_OF_KEYS) or name.split(".")[0] == "credentials"
+    key = name.endswith(NAMES_OF_KEYS) or name.split(".")[0] == "credentials" or _hidden(model, detail["loc"])
     shown = isinstance(detail["input"], str | int | float) and not key
     given = f" (given: {detail['input']!r})" if shown else ""
     return f"{name}: {detail['msg']}{given}" if name else f"{detail['msg']}"
+
+
+def _hidden(model: type[BaseModel], loc: tuple[Any, ...]) -> bool:
+    """Whether a model on the way to a field keeps what is given there out of messages."""
+    for part in loc:
+        if model.model_config.get("hide_input_in_errors"):
+            return True
+        field = model.model_fields.get(part)
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            return False
+        model = field.annotation
+    return False
 
 
 def fail(error: Exception) -> int:

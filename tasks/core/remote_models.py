@@ -62,6 +62,12 @@ def read_remote(address: str, name: str, *, field: str) -> bytes:
 def _listed(address: str, field: str) -> tuple[list[RemoteFile], object]:
     import fsspec
 
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"{address} is a web page, and no folder that can be listed",
+            field=field,
+            mend="give the hub id (owner/name), a folder, or an fsspec address such as s3://bucket/prefix",
+        )
     try:
         with mendable(address, field):
             files, place = fsspec.core.url_to_fs(address)

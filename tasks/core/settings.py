@@ -1,9 +1,13 @@
 """Where things are kept on this machine: one folder, `LOOPWRIGHT_HOME`, by default `.loopwright` in the current one."""
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 from tasks.core.errors import UserError
+
+_USER = re.compile(r"(\w://)[^/\s@]+@")
 
 
 def home() -> Path:
@@ -35,6 +39,15 @@ def default_store() -> str:
 def default_tracking_uri() -> str:
     """MLflow's address when the configuration names none: `MLFLOW_TRACKING_URI`, or a SQLite file at home."""
     return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{home() / 'mlflow.db'}")
+
+
+def without_password(value: Any) -> Any:
+    """A text, or what is made of texts, with addresses that name no user and no password (`postgresql://ann:…@host`)."""
+    if isinstance(value, str):
+        return _USER.sub(r"\1…@", value)
+    if isinstance(value, dict):
+        return {name: without_password(item) for name, item in value.items()}
+    return [without_password(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _number(name: str, default: float, *, least: float, most: float) -> float:

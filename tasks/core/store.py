@@ -10,6 +10,7 @@ mix their files: whichever manifest stands in the end belongs to one whole attem
 
 import hashlib
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -32,6 +33,8 @@ from tasks.core.transfers import download, remote_files, upload
 MANIFEST, USERS = "manifest.json", "used-by"
 _ROOT = "store:"
 """Stands for the store's root in a manifest, so that a store may be moved or mounted elsewhere."""
+_NO_STORE = re.compile(r"(https?|ftp|data|reference)://|\w+:/*$")
+"""Addresses that can be read at most, and those that name no bucket."""
 
 
 class File(BaseModel):
@@ -60,7 +63,13 @@ class Store:
 
         self.remote = "://" in root and not root.startswith("file://")
         root = root.removeprefix("file://")
-        self.root = root.rstrip("/") if self.remote else str(Path(root).absolute())
+        if _NO_STORE.match(root):
+            raise UserError(
+                f"{root} cannot be written to as a store is",
+                field="store",
+                mend="give a folder, or an address with a bucket such as s3://bucket/prefix",
+            )
+        self.root = root.rstrip("/") if self.remote else str(Path(root).expanduser().absolute())
         try:
             self._files = fsspec.core.url_to_fs(self.root)[0]
         except (ValueError, ImportError) as error:

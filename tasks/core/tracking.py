@@ -16,7 +16,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from tasks.core.abandoned_runs import process_tags
 from tasks.core.config import Config
@@ -24,7 +24,7 @@ from tasks.core.errors import UserError
 from tasks.core.launching.job import exclusive
 from tasks.core.references import DatasetRef
 from tasks.core.served_artifacts import FOLDER, SQLITE, reach_served_artifacts
-from tasks.core.settings import default_tracking_uri, home
+from tasks.core.settings import default_tracking_uri, home, without_password
 
 
 class TrackingConfig(Config):
@@ -81,6 +81,12 @@ class Tracking:
                 )
             except MlflowException as error:
                 raise _unreachable(self.uri, error) from error
+        if experiment and experiment.lifecycle_stage == "deleted":
+            raise UserError(
+                f"the experiment {config.experiment} was deleted in MLflow",
+                field="tracking.experiment",
+                mend="restore it (mlflow experiments restore), or name another one",
+            )
         if config.artifacts and experiment and experiment.artifact_location.rstrip("/") != place:
             raise UserError(
                 f"the experiment {config.experiment} is there and keeps its artifacts at "
@@ -122,7 +128,7 @@ class Tracking:
         """Record a configuration, one parameter per leaf ("training.learning_rate")."""
         from mlflow.entities import Param
 
-        leaves = flatten(config.model_dump(mode="json"))
+        leaves = recorded(config)
         pairs = [Param(name, str(value)[:6000]) for name, value in leaves.items()]
         for begin in range(0, len(pairs), 100):  # MLflow's limit per call
             self.client.log_batch(run_id, params=pairs[begin : begin + 100])
@@ -224,10 +230,17 @@ def _reach(uri: str) -> None:
 
 def _unreachable(uri: str, error: Exception) -> UserError:
     return UserError(
-        f"MLflow at {uri} does not answer: {str(error).partition(chr(10))[0]}",
+        without_password(f"MLflow at {uri} does not answer: {str(error).partition(chr(10))[0]}"),
         field="tracking.uri",
         mend="start it, correct the address, or leave the field empty for a SQLite file",
     )
+
+
+def recorded(config: BaseModel) -> dict[str, Any]:
+    """A configuration as it may be shown and kept: a value per leaf ("training.learning_rate"), addresses without users
+    and passwords."""
+    leaves: dict[str, Any] = without_password(flatten(config.model_dump(mode="json")))
+    return leaves
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ written and read by fsspec, several files at once.
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ class RemoteFile:
     address: str
     size: int
     etag: str = ""
+    """On S3; elsewhere what the store has in its place."""
 
 
 def remote_files(files: Any, address: str) -> list[RemoteFile]:
@@ -47,13 +48,19 @@ def remote_files(files: Any, address: str) -> list[RemoteFile]:
     files.invalidate_cache()
     root = files._strip_protocol(address).rstrip("/")
     found = [
-        RemoteFile(path[len(root) + 1 :], path, int(entry["size"]), str(entry.get("ETag") or ""))
+        RemoteFile(path[len(root) + 1 :], path, int(entry["size"]), _version(entry))
         for path, entry in sorted(files.find(address, detail=True).items())
         if entry["type"] == "file" and (path == root or path.startswith(f"{root}/"))
     ]
     if not found:
         raise FileNotFoundError(address)
     return found
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    """What changes with a file's content, by the names that object stores have for it; S3's is its ETag."""
+    names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+    return next((str(entry[name]) for name in names if entry.get(name)), "")
 
 
 def upload(files: Any, folder: Path, address: str, stop: threading.Event | None = None) -> dict[str, str]:

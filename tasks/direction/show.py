@@ -7,7 +7,7 @@ from tasks.core.examples import read_records
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowRun
 from tasks.core.store import fetch
-from tasks.core.tracking import flatten
+from tasks.core.tracking import recorded
 from tasks.direction import report
 from tasks.direction.measured import DirectionRecord
 from tasks.direction.report import DirectionReportConfig, DirectionReportInputs
@@ -33,7 +33,7 @@ def show_directions(run: FlowRun, record: DirectionRecord) -> DirectionFlowResul
     inputs = DirectionReportInputs(
         measured=record.measured,
         general=record.general,
-        settings=flatten(run.config.model_dump(mode="json")),
+        settings=recorded(run.config),
     )
     written = run.stage(report.STAGE, DirectionReportConfig(method=run.method), inputs, label="report")
     run.tracking.artifact(run.run_id, fetch(written.folder), "report")

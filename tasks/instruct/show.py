@@ -10,7 +10,7 @@ from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowRun
 from tasks.core.references import DatasetRef
 from tasks.core.store import fetch
-from tasks.core.tracking import flatten
+from tasks.core.tracking import recorded
 from tasks.instruct import report
 from tasks.instruct.mapping import MapResult
 from tasks.instruct.report import InstructReportConfig, InstructReportInputs
@@ -62,7 +62,7 @@ def show_instructions(
         rows=result.rows,
         map=found,
         trained=trained,
-        settings=flatten(run.config.model_dump(mode="json")),
+        settings=recorded(run.config),
     )
     page = run.stage(report.STAGE, InstructReportConfig(), inputs, label="report")
     run.tracking.artifact(run.run_id, fetch(page.folder), "report")

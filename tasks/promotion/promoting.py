@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks import base_model, evaluate
+from tasks.compress.weights import located
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowConfig, FlowRun
 from tasks.core.references import ModelRef
 from tasks.core.store import fetch
-from tasks.core.tracking import flatten
+from tasks.core.tracking import recorded
 from tasks.data import preparing
 from tasks.data.preparing import PreparedData
 from tasks.evaluate import EvaluationInputs, Prediction
@@ -191,8 +192,8 @@ class Promotion:
 
     def _evaluation(self) -> evaluate.EvaluationConfig:
         found: evaluate.EvaluationConfig = self.method.evaluation  # type: ignore[attr-defined]
-        return found
+        return found.model_copy(update={"engine": located(found.engine, "evaluation.engine")})
 
 
 def _settings(method: FlowConfig) -> dict[str, Any]:
-    return {name: str(value) for name, value in flatten(method.model_dump(mode="json")).items()}
+    return {name: str(value) for name, value in recorded(method).items()}

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from tasks.core.compression.config import CompressorConfig
 from tasks.core.examples import make_example
 from tasks.core.generators.base import Sampling
-from tasks.core.generators.load import EngineConfig, load_local
+from tasks.core.generators.load import EngineConfig, load_generator
 from tasks.core.models import Precision
 from tasks.core.references import ModelRef
 from tasks.evaluate import EvaluationConfig
@@ -27,10 +28,11 @@ class Served(BaseModel):
     problem: ProblemConfig
     sampling: Sampling
     precision: Precision = "auto"
+    compressor: CompressorConfig = CompressorConfig()
 
 
 def as_evaluated(model: ModelRef, problem: ProblemConfig, evaluation: EvaluationConfig) -> Served:
-    """The model as `evaluation` asks it."""
+    """The model as `evaluation` asks it; of its compressor, if it has one, address and digest are known by now."""
     loaded = load_problem(problem)
     sampling = Sampling(
         max_new_tokens=evaluation.max_new_tokens or loaded.max_new_tokens,
@@ -39,7 +41,14 @@ def as_evaluated(model: ModelRef, problem: ProblemConfig, evaluation: Evaluation
         seed=evaluation.seed,
         choices=loaded.choices if evaluation.restricted else (),
     )
-    return Served(model=model, problem=problem, sampling=sampling, precision=evaluation.engine.precision)
+    engine = evaluation.engine
+    return Served(
+        model=model,
+        problem=problem,
+        sampling=sampling,
+        precision=engine.precision,
+        compressor=engine.compressor,
+    )
 
 
 class ServedModel:
@@ -47,7 +56,8 @@ class ServedModel:
 
     def __init__(self, served: Served) -> None:
         self._problem = load_problem(served.problem)
-        self._generator = load_local(served.model, EngineConfig(precision=served.precision))
+        engine = EngineConfig(precision=served.precision, compressor=served.compressor)
+        self._generator = load_generator(engine, served.model, field="evaluation.engine")
         self._sampling = served.sampling
 
     def predict(self, rows: "pandas.DataFrame", params: dict[str, Any] | None = None) -> "pandas.DataFrame":

@@ -12,9 +12,9 @@ from tasks.core.examples import read_records
 from tasks.core.flow_result import FlowResult
 from tasks.core.flow_run import FlowRun
 from tasks.core.references import DatasetRef
-from tasks.core.settings import home
+from tasks.core.settings import home, without_password
 from tasks.core.store import fetch
-from tasks.core.tracking import flatten
+from tasks.core.tracking import recorded
 from tasks.report import stage
 from tasks.report.records import IterationRecord, LoopRecord
 from tasks.report.stage import ReportConfig, ReportInputs
@@ -30,7 +30,7 @@ def show_report(run: FlowRun, record: LoopRecord, confidence: float) -> FlowResu
         stopped=record.stopped,
         cautions=record.cautions,
         reward_model=record.reward_model,
-        settings=flatten(run.config.model_dump(mode="json")),
+        settings=recorded(run.config),
     )
     settings = ReportConfig(method=run.method, confidence=confidence)
     report = run.stage(stage.STAGE, settings, inputs, label="report")
@@ -104,8 +104,9 @@ def mlflow_page(run: FlowRun) -> str:
     """The run's page where MLflow is a server, or else the command that opens one."""
     uri = run.tracking.uri
     if uri.startswith(("http://", "https://")):
+        uri = without_password(uri)
         return f"{uri.rstrip('/')}/#/experiments/{run.tracking.experiment_id}/runs/{run.run_id}"
-    return _command("mlflow", "ui", "--workers", "1", "--backend-store-uri", uri)
+    return _command("mlflow", "ui", "--workers", "1", "--backend-store-uri", without_password(uri))
 
 
 def linked(place: str) -> str:

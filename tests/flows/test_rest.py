@@ -174,7 +174,12 @@ def test_answers_on_which_the_verifier_fails_are_told_in_the_report(loop):
 
 def test_rest_em_starts_from_the_base_and_keeps_right_answers_alone(loop):
     result = loop.run(
-        method="rest-em", iterations=1, improve__levels="[0.3]", improve__most_per_prompt=2, equal_steps=True
+        method="rest-em",
+        iterations=1,
+        improve__levels="[0.3]",
+        improve__most_per_prompt=2,
+        equal_steps=True,
+        evaluation__confidence=0.8,
     )
     rows = rows_of(result)
     assert all(row.completion is not None and row.reward > 0.3 for row in rows)
@@ -182,6 +187,8 @@ def test_rest_em_starts_from_the_base_and_keeps_right_answers_alone(loop):
     assert max(counts.values()) <= 2
     fair = result["baselines"]["seed rows only, equal steps"]
     assert fair["train/steps"] == result["metrics"]["train/steps"] == 2  # not those of the warm start
+    page = Path(result["places"]["report"]).read_text()
+    assert "paired bootstrap (80 %)" in page
 
 
 def test_samples_can_answer_other_questions(loop):

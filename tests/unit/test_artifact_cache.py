@@ -131,6 +131,20 @@ def test_what_this_process_uses_stays(home, remote, monkeypatch):
     assert cached(home, a, b) == [False, True]
 
 
+def test_files_with_two_names_count_once_and_are_gone_with_the_last(home, remote, monkeypatch):
+    """As a remote model has: by what was listed of it, and by what it holds."""
+    limit(monkeypatch, 100)
+    a, b, c = remote("a", 60), remote("b", 30), remote("c", 60)
+    path = fetch(a)
+    os.link(path, path.with_name("another-name"))
+    fetch(b)
+    assert cached(home, a, b) == [True, True]
+    let_go()
+    fetch(c)
+    assert cached(home, a, c) == [False, True]
+    assert not path.with_name("another-name").exists()
+
+
 def test_one_on_its_way_counts_and_one_that_was_killed_on_its_way_does_not(home, remote, monkeypatch):
     limit(monkeypatch, 100)
     a, b = remote("a", 60), remote("b", 60)

@@ -6,7 +6,7 @@ import sys
 from typing import Literal
 
 import pytest
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 import flows.__main__ as program
 from tasks.core.command_line import fail, field_names, read_config, validate
@@ -101,6 +101,9 @@ def test_flags_have_the_last_word_over_the_file_field_by_field(tmp_path, form):
         (["--iterations=0", "--training.method=x"], ["iterations:", "training.method:"]),
         (["5"], ["5", "--help"]),
         (["--config"], ["--config needs a file"]),
+        (["--config="], ["--config needs a file"]),
+        (["--training=fast"], ["training", "--training.epochs=2"]),
+        (["--training={"], ["training", "JSON"]),
         (["--iterations"], ["iterations"]),
     ],
 )
@@ -122,6 +125,7 @@ def test_a_wrong_flag_is_named_with_its_mend(arguments, parts):
         (b"- a\n- b", ["holds no fields"]),
         (b"just text", ["holds no fields"]),
         (b"a: [1", ["cannot be read", "line"]),
+        (b"a: 2020-13-45", ["cannot be read", "month"]),
         (b"a: 1\n\tb: 2", ["cannot be read"]),
         (b"name: \xff\xfe", ["cannot be read", "utf-8"]),
         (b"name: !!python/object/apply:os.getcwd []", ["cannot be read", "python/object"]),
@@ -232,6 +236,25 @@ def test_a_key_given_in_place_of_its_variable_is_not_repeated():
     with pytest.raises(UserError, match="key_env") as caught:
         validate(EndpointConfig, {"key_env": "sk-secret"})
     assert "secret" not in str(caught.value)
+
+
+def test_what_a_model_keeps_out_of_messages_is_not_repeated():
+    class Endpoint(Config):
+        """A service."""
+
+        model_config = ConfigDict(hide_input_in_errors=True)
+        url: str = Field("", pattern="^https?://")
+
+    class Teacher(Config):
+        """Has one."""
+
+        endpoint: Endpoint = Endpoint()
+        name: str = Field("", max_length=3)
+
+    with pytest.raises(UserError, match=r"endpoint\.url") as caught:
+        validate(Teacher, {"endpoint": {"url": "sk-secret"}, "name": "Socrates"})
+    assert "secret" not in str(caught.value)
+    assert "(given: 'Socrates')" in str(caught.value)
 
 
 def test_commands_that_are_no_flows_are_listed_after_them_and_each_exists(capsys):

@@ -190,6 +190,18 @@ def test_an_address_of_an_unknown_kind_is_refused():
     assert "s3://" in caught.value.mend
 
 
+@pytest.mark.parametrize("root", ["s3://", "s3:", "http://host/store", "ftp://host/store", "data://x"])
+def test_an_address_that_is_no_place_for_a_store_is_refused(root):
+    with pytest.raises(UserError, match="cannot be written to as a store") as caught:
+        Store(root)
+    assert caught.value.field == "store"
+
+
+def test_a_store_at_home_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store("~/store").root == str(tmp_path / "store")
+
+
 def test_a_reference_to_nothing_is_damage(tmp_path):
     with pytest.raises(DamagedArtifact, match="not there"):
         fetch(DatasetRef(uri=str(tmp_path / "gone.jsonl"), digest="0", rows=0))

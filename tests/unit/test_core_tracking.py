@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -16,6 +17,7 @@ from tasks.core.errors import UserError
 from tasks.core.references import DatasetRef
 from tasks.core.served_artifacts import folder_of
 from tasks.core.tracking import Tracking, TrackingConfig, flatten
+from tasks.report.show import mlflow_page
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,27 @@ def test_a_place_that_does_not_answer_is_refused_at_once(tmp_path, uri):
     with pytest.raises(UserError, match="does not answer") as caught:
         Tracking(TrackingConfig(uri=uri.format(tmp_path, port=port)))
     assert caught.value.field == "tracking.uri"
+
+
+def test_a_password_in_an_address_is_shown_nowhere(tracking, client, tmp_path):
+    """Messages, the parameters of a run, and the command that opens MLflow."""
+    for uri in ("http://ann:hunter2@127.0.0.1:9", "ftp://ann:hunter2@nowhere"):
+        with pytest.raises(UserError, match="does not answer") as caught:
+            Tracking(TrackingConfig(uri=uri))
+        assert "hunter2" not in str(caught.value)
+    run_id = tracking.start("run")
+    tracking.params(run_id, TrackingConfig(uri="postgresql://ann:hunter2@db/mlflow"))
+    assert client.get_run(run_id).data.params["uri"] == "postgresql://…@db/mlflow"
+    run = SimpleNamespace(tracking=SimpleNamespace(uri="postgresql://ann:hunter2@db/mlflow"))
+    assert mlflow_page(run).endswith("--backend-store-uri 'postgresql://…@db/mlflow'")
+
+
+def test_an_experiment_that_was_deleted_is_refused_with_the_mend(tracking, client):
+    config = TrackingConfig(uri=tracking.uri, experiment="short-lived")
+    client.delete_experiment(Tracking(config).experiment_id)
+    with pytest.raises(UserError, match="was deleted") as caught:
+        Tracking(config)
+    assert caught.value.field == "tracking.experiment"
 
 
 def test_runs_that_start_at_once_share_a_new_database(tmp_path):

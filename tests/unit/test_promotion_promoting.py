@@ -6,20 +6,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from flows.llm2llm import LLM2LLMConfig
 from tasks.base_model import ModelConfig
+from tasks.core.compression.config import CompressorConfig
 from tasks.core.digests import folder_digest
 from tasks.core.flow_result import FlowResult
+from tasks.core.generators.load import EngineConfig
 from tasks.core.references import ModelRef
 from tasks.core.tracking import Tracking, TrackingConfig
 from tasks.data.config import DataConfig
+from tasks.evaluate import EvaluationConfig
 from tasks.promotion.decision import Decision, PromotionConfig
 from tasks.promotion.promoting import Promotion
 from tasks.promotion.registry import ModelRegistry
 from tasks.retrain import new_rows
 from tasks.retrain.new_rows import NewRows, NewRowsConfig
+from tests.tiny_encoder import build_tiny_encoder
 
 ROWS = [("play jazz", "music"), ("rain today?", "weather")]
 TEST = [("louder", "music"), ("sun?", "weather"), ("a song", "music")]
@@ -73,10 +78,10 @@ def write(path: Path, rows) -> str:
     return str(path)
 
 
-def registered(tmp_path, tiny_ref, tracking, model, name, **promotion):
+def registered(tmp_path, tiny_ref, tracking, model, name, evaluation=EvaluationConfig(), **promotion):  # noqa: B008
     """A candidate registered in a new registry: the promotion, its run, and the version."""
     data = DataConfig(train=write(tmp_path / "train.jsonl", ROWS), test=write(tmp_path / "test.jsonl", TEST))
-    method = LLM2LLMConfig(data=data, student=ModelConfig(model=tiny_ref.uri))
+    method = LLM2LLMConfig(data=data, student=ModelConfig(model=tiny_ref.uri), evaluation=evaluation)
     run = FolderRun(tmp_path / "stages", tracking, tracking.start("retrain"))
     registry = ModelRegistry(tracking, name)
     registry.create()
@@ -94,6 +99,19 @@ def registered(tmp_path, tiny_ref, tracking, model, name, **promotion):
         model=model,
     )
     return promotion, run, promotion.register(trained, found)
+
+
+def test_candidates_are_asked_through_the_compressor_of_the_evaluation(tmp_path, tiny_ref, tracking):
+    folder = build_tiny_encoder(tmp_path / "encoder")
+    engine = EngineConfig(compressor=CompressorConfig(model=str(folder)))
+    evaluation = EvaluationConfig(engine=engine)
+    _, run, _ = registered(tmp_path, tiny_ref, tracking, tiny_ref, "compressed", evaluation)
+    assert "evaluate candidate" in run.labels  # which loads it by address and digest
+    files = mlflow.artifacts.download_artifacts(
+        run_id=run.run_id, tracking_uri=tracking.uri, dst_path=str(tmp_path)
+    )
+    (served,) = Path(files).rglob("served.json")
+    assert json.loads(served.read_text())["compressor"]["digest"] == folder_digest(folder)
 
 
 def test_the_first_candidate_is_compared_with_the_base_model_and_equal_is_not_better(
