@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 
 from deployments.service.config import ServiceConfig
-from deployments.service.interrupted import put_back, under_way
+from deployments.service.interrupted import other_workers, put_back, under_way
 from deployments.service.processes import find, left_over, stop
 from deployments.service.stack import WORKER, services
 from tasks.core.launching.job import exclusive
@@ -15,7 +15,8 @@ from tasks.core.launching.job import exclusive
 def down(config: ServiceConfig) -> Iterator[str]:
     """End the worker, then the servers; says what it did, a line each.
 
-    Runs under way are put back into the queue: the next `up` goes on with them.
+    Runs under way are put back into the queue: the next `up` goes on with them. Where other machines work for the pool
+    too none is, for it may be theirs and go on: Prefect says which are lost, when they send no heartbeats any more.
     """
     with exclusive(config.state):
         for service in reversed(services(config, os.environ)):
@@ -23,7 +24,8 @@ def down(config: ServiceConfig) -> Iterator[str]:
             if not there and find(config.state, service.name) is None:
                 continue
             try:
-                runs = under_way(config) if service.name == WORKER and there else []
+                ours = service.name == WORKER and there and not other_workers(config)
+                runs = under_way(config) if ours else []
             except httpx.HTTPError:  # the server is gone: the next `up` finds what it was about
                 runs = []
             count = stop(config.state, service.name, grace_s=service.grace_s)

@@ -3,21 +3,34 @@
 A run that is started again reads what its finished stages left, and its training goes on from the last checkpoint.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deployments.service.config import POOL, ServiceConfig
 from deployments.service.stack import call, worker_name
 
 _UNDER_WAY = ["RUNNING", "PENDING"]
+_SEEN_TO = timedelta(days=1)
 
 NO_HEARTBEATS = "It sends no heartbeats any more, its process is gone"
 """What the automation in deployments/automations.yaml says of a run that it marks Crashed."""
 
 
 def under_way(config: ServiceConfig) -> list[dict[str, Any]]:
-    """The pool's runs that a worker has taken and that have not ended by themselves."""
-    lost = [run for run in _runs(config, ["CRASHED"]) if run["state"]["message"] == NO_HEARTBEATS]
-    return [*_runs(config, _UNDER_WAY), *lost]
+    """The pool's runs that a worker has taken and that have not ended."""
+    return _runs(config, _UNDER_WAY)
+
+
+def lost(config: ServiceConfig) -> list[dict[str, Any]]:
+    """The pool's runs that were found without a process within the last day: older ones were seen to by somebody, or
+    given up."""
+    oldest = datetime.now(UTC) - _SEEN_TO
+    return [
+        run
+        for run in _runs(config, ["CRASHED"])
+        if run["state"]["message"] == NO_HEARTBEATS
+        and datetime.fromisoformat(run["state"]["timestamp"]) > oldest
+    ]
 
 
 def _runs(config: ServiceConfig, states: list[str]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from deployments.service.config import POOL, ROOT, ServiceConfig
 from deployments.service.databases import prepare_database
 from deployments.service.deploying import is_deployed
 from deployments.service.health import ServiceFailed, wait_until_healthy
-from deployments.service.interrupted import other_workers, put_back, under_way
+from deployments.service.interrupted import lost, other_workers, put_back, under_way
 from deployments.service.ports import check_free
 from deployments.service.processes import Record, find, left_over, start, stop
 from deployments.service.slots import prepare_slots
@@ -111,7 +111,7 @@ def _reclaim(config: ServiceConfig) -> None:
     """Put back the runs that a killed worker left under way, when it is certain that nobody works on them."""
     if left_over(config.state, WORKER) or other_workers(config):
         return
-    for name in put_back(config, under_way(config), "its worker was killed"):
+    for name in put_back(config, [*under_way(config), *lost(config)], "its worker was killed"):
         print(f"run {name} had lost its process; it is started again", file=sys.stderr)
 
 

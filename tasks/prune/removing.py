@@ -17,7 +17,10 @@ def remove(store: Store, entry: Entry) -> bool:
         return True
     if entry.kind == "result":
         manifest = f"{entry.folder}/{MANIFEST}"
-        content = store.read(manifest)
+        try:
+            content = store.read(manifest)
+        except FileNotFoundError:  # who was quicker removes the rest
+            return False
         store.remove(manifest)
         if _users(store, entry) - entry.users:
             store.write(manifest, content)
@@ -25,6 +28,11 @@ def remove(store: Store, entry: Entry) -> bool:
         store.remove(
             f"{RECORDS}/{entry.stage}-{entry.key}"
         )  # Prefect's; its own check would refresh it as well
+    elif entry.folder == f"{entry.stage}/{entry.key}" and (
+        # What a run left that came to no result: the same may be under way again, or finished by now.
+        _users(store, entry) - entry.users or store.find(entry.stage, entry.key)
+    ):
+        return False
     store.remove(entry.folder)
     return True
 

@@ -140,6 +140,27 @@ def test_a_run_that_comes_to_use_a_result_meanwhile_keeps_it(store, tmp_path):
     store.verify(kept)
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_a_failed_run_left_stays_when_the_same_is_run_again_meanwhile(store, tmp_path, finished):
+    store.use("sft", key(1), "failed")
+    (entry,) = take_inventory(store)
+    assert entry.kind == "left"
+    store.use("sft", key(1), "again")
+    if finished:
+        publish(store, tmp_path, 1, user="failed")
+    assert not remove(store, entry)
+    (entry,) = take_inventory(store)
+    assert entry.kind == ("result" if finished else "left")
+    assert entry.users == {"failed", "again"}
+
+
+def test_a_result_that_another_prune_removes_is_left_to_it(store, tmp_path):
+    publish(store, tmp_path, 1, user="old")
+    (entry,) = take_inventory(store)
+    store.remove(f"{entry.folder}/manifest.json")
+    assert not remove(store, entry)
+
+
 def test_what_a_kill_left_is_no_result_and_goes_the_next_time(tmp_path):
     store = Store(str(tmp_path / "store"))
     publish(store, tmp_path, 1, user="gone")
