@@ -20,7 +20,9 @@ pytestmark = pytest.mark.flow
 @pytest.fixture
 def config(prefect_server: str, tmp_path: Path) -> ServiceConfig:
     port = int(prefect_server.removesuffix("/api").rpartition(":")[2])
-    return ServiceConfig(home=tmp_path, prefect_port=port)
+    config = ServiceConfig(home=tmp_path, prefect_port=port)
+    config.state.mkdir(parents=True)
+    return config
 
 
 @pytest.fixture
