@@ -1,6 +1,5 @@
 """From a problem's name in the configuration to the object that does the work."""
 
-import hashlib
 import importlib
 import inspect
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tasks.core.errors import UserError
+from tasks.core.user_code import user_code_digest
 from tasks.problems.base import Problem, ProblemConfig
 
 BUILT_IN = {
@@ -31,11 +31,13 @@ def load_problem(config: ProblemConfig) -> Problem:
 
 
 def problem_code(config: ProblemConfig) -> str:
-    """SHA-256 of the source file of a user's problem, for cache keys; empty for a built-in one."""
+    """SHA-256 of the source of a user's problem and of what it imports from beside it, for cache keys; empty for a
+    built-in one."""
     if config.name in BUILT_IN:
         return ""
-    source = inspect.getsourcefile(_problem_class(config.name))
-    return hashlib.sha256(Path(source or "").read_bytes()).hexdigest()
+    _problem_class(config.name)
+    module = config.name.partition(":")[0]
+    return user_code_digest(module, Path(inspect.getsourcefile(sys.modules[module]) or ""))
 
 
 def _problem_class(name: str) -> type[Problem]:

@@ -1,6 +1,5 @@
 """The user's reward function, looked at where it may hang, crash and end the process: in one of its own."""
 
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.core.user_code import user_code_digest
 from tasks.problems.load import import_module
 
 FIELD = "reward.function"
@@ -47,7 +47,8 @@ def fault_of(name: str) -> list[str]:
 
 
 def source_digest(name: str) -> str:
-    """SHA-256 of the source file of the function's module, which is not imported; "" for one that has none."""
+    """SHA-256 of the source of the function's module and of what it imports from beside it; "" for one that has none.
+    The module is not imported."""
     module_name, _ = _parts(name)
     here = str(Path.cwd())
     if here not in sys.path:
@@ -55,7 +56,7 @@ def source_digest(name: str) -> str:
     importlib.invalidate_caches()
     spec = importlib.util.find_spec(module_name)
     source = spec.origin if spec and spec.has_location else None
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+    return user_code_digest(module_name, Path(source)) if source else ""
 
 
 def _parts(name: str) -> tuple[str, str]:
