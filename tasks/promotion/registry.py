@@ -9,12 +9,16 @@ that end at once each add their own, none overwrites the other's, and the next r
 model, so that every machine that reaches MLflow finds them.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.core.launching.job import exclusive
 from tasks.core.references import ModelRef
+from tasks.core.settings import home
 from tasks.core.tracking import Tracking
 from tasks.promotion.registered_version import (
     DONE,
@@ -42,6 +46,7 @@ class ModelRegistry:
     def __init__(self, tracking: Tracking, name: str) -> None:
         check_name(name)
         self.name, self._client = name, tracking.client
+        self._lock = hashlib.sha256(f"{tracking.uri} {name}".encode()).hexdigest()[:32]
 
     def create(self) -> None:
         """Make the registered model unless it exists."""
@@ -123,9 +128,15 @@ class ModelRegistry:
 
     def settle(self, version: RegisteredVersion) -> bool:
         """Let the aliases follow the decision about a version; returns False when the champion is no longer the one it
-        was compared with, and the decision is void. Safe to repeat: a settled version is left alone."""
-        champion = self.at(CHAMPION)
-        if not version.settled:
+        was compared with, and the decision is void. Safe to repeat: a settled version is left alone.
+
+        Of runs with one home, one settles at a time. Those of several machines can still meet between two of MLflow's
+        calls: it has none that changes an alias only if it is what it was.
+        """
+        with self._alone():
+            champion = self.at(CHAMPION)
+            if version.settled:
+                return True
             number = champion.number if champion else ""
             if version.promoted and number != version.number:
                 if number != version.parent:
@@ -152,18 +163,27 @@ class ModelRegistry:
             raise UserError(
                 f"there is no registered model {self.name}", field=FIELD, mend=self._names_there_are()
             )
-        interrupted = self._intention().get(_BY) == _ROLLBACK  # finishing it is all that is wanted
-        now, before = self.at(CHAMPION), self.at(PREVIOUS)
-        if now is None or before is None:
-            raise UserError(
-                f"{self.name} has no previous champion to go back to",
-                field=FIELD,
-                mend="there is one from the second promotion on",
-            )
-        if interrupted:
-            return now, before
-        self._set({CHAMPION: before.number, PREVIOUS: now.number, _BY: _ROLLBACK})
+        with self._alone():
+            interrupted = self._intention().get(_BY) == _ROLLBACK  # finishing it is all that is wanted
+            now, before = self.at(CHAMPION), self.at(PREVIOUS)
+            if now is None or before is None:
+                raise UserError(
+                    f"{self.name} has no previous champion to go back to",
+                    field=FIELD,
+                    mend="there is one from the second promotion on",
+                )
+            if interrupted:
+                return now, before
+            self._set({CHAMPION: before.number, PREVIOUS: now.number, _BY: _ROLLBACK})
         return before, now
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One change of the aliases at a time, of all processes that share `LOOPWRIGHT_HOME`."""
+        folder = home() / "registry" / self._lock
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder):
+            yield
 
     def describe(self, version: RegisteredVersion, text: str) -> None:
         """Show a text beside a version; MLflow keeps its first 5000 characters."""

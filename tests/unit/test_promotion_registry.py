@@ -1,5 +1,9 @@
 """The registry in MLflow (a SQLite file): decisions as tags, aliases that survive a kill, rollback, data versions."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tasks.core.errors import UserError
@@ -171,6 +175,28 @@ def test_a_decision_against_a_champion_that_is_no_longer_one_is_void(registry, r
     again = registry.redecide(slow, promoted=True, parent="3", tags={"decision": "better still"})
     assert registry.settle(again)
     assert (aliases(registry), again.tags["decision"]) == (("2", "3"), "better still")
+
+
+def test_of_two_that_settle_at_once_against_one_champion_the_later_is_void(
+    registry, register, tracking, monkeypatch
+):
+    (first,) = promote(registry, register, "first")
+    early, late = (register(work, parent=first.number) for work in ("early", "late"))
+    other = ModelRegistry(tracking, registry.name)
+    reached, change = threading.Event(), other._set
+
+    def slowly(intended):
+        reached.set()
+        time.sleep(0.5)  # within which the other one looks who is champion, unless it waits
+        change(intended)
+
+    monkeypatch.setattr(other, "_set", slowly)
+    with ThreadPoolExecutor() as threads:
+        begun = threads.submit(other.settle, early)
+        assert reached.wait(60)
+        assert not registry.settle(late)
+        assert begun.result()
+    assert [registry.at(alias).number for alias in (CHAMPION, PREVIOUS)] == [early.number, first.number]
 
 
 def test_rollback_swaps_and_a_second_one_swaps_back(registry, register):
