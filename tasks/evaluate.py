@@ -52,7 +52,8 @@ class EvaluationInputs(BaseModel):
 
 
 class Prediction(BaseModel):
-    """One answered row; `prompt` is the conversation as text, `logprob` the right answer's log-probability; `failure`
+    """One answered row; `prompt` is the conversation as text, `logprob` the right answer's log-probability (None: not
+    asked for, or longer than the model's context); `failure`
     and `reason` are those of its score."""
 
     id: str
@@ -150,7 +151,7 @@ def run(config: EvaluationConfig, inputs: EvaluationInputs, out: Path, report: R
         local = load_local(inputs.model, config.engine)
         completions = local.generate(prompts, sampling, progress)
         targets = [problem.target(example) for example in examples]
-        logprobs = [total for total, _ in local.log_likelihood(prompts, targets)]
+        logprobs = [found and found[0] for found in local.log_likelihood(prompts, targets)]
     else:
         generator = load_generator(config.engine, inputs.model, field="evaluation.engine")
         completions = generator.generate(prompts, sampling, progress)

@@ -74,10 +74,12 @@ def run(config: FailuresConfig, inputs: FailuresInputs, out: Path, report: Repor
     return FailuresResult(failures=write_rows(out / "failures.jsonl", chosen), wrong=len(wrong))
 
 
-def least_likely(rows: Sequence[Example], logprobs: dict[str, float], share: float) -> list[Example]:
-    """The `share` of the rows (at least one) with the lowest log-probability of the right answer, in order."""
-    count = max(1, round(share * len(rows))) if rows else 0
-    lowest = {row.id for row in sorted(rows, key=lambda row: (logprobs[row.id], row.id))[:count]}
+def least_likely(rows: Sequence[Example], logprobs: dict[str, float | None], share: float) -> list[Example]:
+    """The `share` of the rows (at least one) with the lowest log-probability of the right answer, in order; not those
+    without one, which are too long for the student."""
+    known = {row.id: value for row in rows if (value := logprobs[row.id]) is not None}
+    count = max(1, round(share * len(known))) if known else 0
+    lowest = set(sorted(known, key=lambda row: (known[row], row))[:count])
     return [row for row in rows if row.id in lowest]
 
 

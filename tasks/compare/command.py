@@ -56,7 +56,12 @@ def run_compare(arguments: Sequence[str]) -> int:
         )
     tracking = Tracking(config.tracking)
     comparison = compare([read_run(tracking, name) for name in named])
-    page.write_text(render_comparison(comparison), encoding="utf-8")
+    try:
+        page.write_text(render_comparison(comparison), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{page} cannot be written: {error.strerror}", field="page", mend="name another file"
+        ) from error
     _print(comparison, page)
     found = {"runs": [_as_json(run) for run in comparison.runs], "parameters": comparison.parameters}
     print(json.dumps(found | {"page": str(page)}), flush=True)

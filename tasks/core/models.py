@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,8 @@ def load_tokenizer(ref: ModelRef) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model (of its base, for an adapter), padding on the left, with a pad token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(fetch(ref.base or ref))
+    trust = bool((ref.base or ref).facts.get("trust_remote_code", False))
+    tokenizer = AutoTokenizer.from_pretrained(fetch(ref.base or ref), trust_remote_code=trust)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -81,17 +83,35 @@ def render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) ->
     """The token ids of a prompt, ending where the assistant's answer begins.
 
     Uses the tokenizer's chat template; a base model without one gets the turns as paragraphs. A prompt that is one turn
-    of the assistant is no chat but plain text that goes on.
+    of the assistant is no chat but plain text that goes on. Where the template takes no system's turn (Gemma's), what
+    that says stands before the user's words. Raises UserError where it takes the turns not at all.
     """
+    from jinja2 import TemplateError
+
     if len(messages) == 1 and messages[0]["role"] == "assistant":
         return beginning(tokenizer) + tokenizer(messages[0]["content"], add_special_tokens=False)["input_ids"]
     if tokenizer.chat_template:
-        encoded = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=True, return_dict=True
-        )
-        return list(encoded["input_ids"])
+        turns: list[dict[str, str]] = [{"role": one["role"], "content": one["content"]} for one in messages]
+        try:
+            return _templated(tokenizer, turns)
+        except TemplateError as error:
+            refused = error
+        if [turn["role"] for turn in turns[:2]] == ["system", "user"]:
+            first = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+            with suppress(TemplateError):
+                return _templated(tokenizer, [first, *turns[2:]])
+        raise UserError(
+            f"the model's chat template refuses a prompt: {refused}",
+            field="student.model",
+            mend="take another model, or one without a chat template",
+        ) from refused
     text = "\n\n".join(message["content"] for message in messages) + "\n"
     return list(tokenizer(text)["input_ids"])
+
+
+def _templated(tokenizer: "PreTrainedTokenizerBase", turns: list[dict[str, str]]) -> list[int]:
+    encoded = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+    return list(encoded["input_ids"])
 
 
 def beginning(tokenizer: "PreTrainedTokenizerBase") -> list[int]:

@@ -108,7 +108,7 @@ def _separated(separator: str) -> Callable[[str, bytes, str], list[Row]]:
         rows: list[Row] = []
         faults = []
         try:
-            header = next(reader)
+            header = next(reader, [])
             for number, cells in enumerate((cells for cells in reader if cells), 1):
                 place = f"{name}, row {number} (line {reader.line_num})"
                 if len(cells) != len(header):

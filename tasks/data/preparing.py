@@ -162,7 +162,22 @@ def _hold_out(config: DataConfig, pool: Sequence[Example], stratum: Stratum) -> 
             field="data.validation_fraction",
             mend="give more rows, another fraction, or 0",
         )
-    return take_in_proportion(pool, count, config.seed, stratum)
+    taken = take_in_proportion(pool, count, config.seed, stratum)
+    # A label whose only row is held out would be one that nothing is learned of.
+    drawn = set(map(id, taken))
+    left = {stratum(row) for row in pool if id(row) not in drawn}
+    held_out: list[Example] = []
+    for row in taken:
+        if stratum(row) in left:
+            held_out.append(row)
+        left.add(stratum(row))
+    if not held_out:
+        raise UserError(
+            "every label has one row alone, and none to spare for validation",
+            field="data.validation_fraction",
+            mend="give more rows, or 0 with data.validation=FILE",
+        )
+    return held_out
 
 
 def _subset(config: DataConfig, pool: Sequence[Example], labelled: bool, stratum: Stratum) -> list[Example]:

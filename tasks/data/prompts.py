@@ -119,8 +119,8 @@ def _read(config: DataConfig, problem: Problem, answered: bool, left_out: Counte
 
 
 def _apart(rows: Iterable[Example], held_out: Iterable[Example]) -> list[Example]:
-    asked = {_question(row) for row in held_out}
-    kept = [row for row in rows if _question(row) not in asked]
+    asked = {question_of(row) for row in held_out}
+    kept = [row for row in rows if question_of(row) not in asked]
     if not kept:
         raise UserError(
             "every question is that of a test or validation row",
@@ -131,10 +131,11 @@ def _apart(rows: Iterable[Example], held_out: Iterable[Example]) -> list[Example
 
 
 def _questions(sets: Iterable[DatasetRef]) -> set[str]:
-    return {_question(row) for ref in sets for row in read_examples(ref)}
+    return {question_of(row) for ref in sets for row in read_examples(ref)}
 
 
-def _question(row: Example) -> str:
+def question_of(row: Example) -> str:
+    """What two rows, as their problem adapts them, share that ask the same."""
     return content_id(row.input, "", row.choices)
 
 

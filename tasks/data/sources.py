@@ -1,6 +1,7 @@
 """From an address to bytes: files and folders on a disk or behind any fsspec address."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -8,6 +9,7 @@ from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.refusals import clocks_apart, error_code
+from tasks.core.settings import transfers_at_once
 from tasks.data.formats import SUFFIXES, suffix
 
 
@@ -72,8 +74,10 @@ def contents(found: Sequence[DataFile], field: str) -> list[bytes]:
     files = found[0].files
     with mendable_source(found[0].name, field):
         if len(found) > 1 and found[0].remote:
-            whole = files.cat([file.path for file in found])
-            return [whole[files._strip_protocol(file.path)] for file in found]
+            with ThreadPoolExecutor(
+                transfers_at_once()
+            ) as threads:  # `cat` takes brackets in names for patterns
+                return list(threads.map(files.cat_file, [file.path for file in found]))
         return [files.cat_file(file.path) for file in found]
 
 

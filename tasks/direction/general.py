@@ -59,7 +59,13 @@ def run(config: EngineConfig, inputs: LossInputs, out: Path, report: Report) -> 
     if not rows:
         raise UserError("no text has more than one word", field="general.rows", mend="give longer texts")
     found = load_local(inputs.model, config).log_likelihood(*zip(*rows, strict=True))
-    losses = [-total / tokens for total, tokens in found]
+    if None in found:
+        raise UserError(
+            f"{found.count(None)} of {len(found)} texts are longer than the model's context",
+            field="general.rows",
+            mend="shorten them, or take a model with a longer context",
+        )
+    losses = [-one[0] / one[1] for one in found if one is not None]
     return LossResult(
         loss=sum(losses) / len(losses),
         rows=write_rows(out / "losses.jsonl", ({"loss": one} for one in losses)),

@@ -98,8 +98,8 @@ def _fact(config: FactsConfig, cells: dict[str, Any]) -> Fact:
 
 def _statement(column: str, template: str, names: dict[str, str], *, last: str) -> Statement:
     parts = _SLOT.split(template.strip())
-    if len(parts) != 5 or parts[3] != last or len(split_words(parts[4])) > 1:
-        first = "subject" if last == "object" else "object"
+    first = "subject" if last == "object" else "object"
+    if len(parts) != 5 or [parts[1], parts[3]] != [first, last] or len(split_words(parts[4])) > 1:
         raise BadCell(
             f"column {column!r} has to hold {{{first}}} once and then {{{last}}} once, "
             f"with no word after it: {template!r}"

@@ -10,12 +10,15 @@ from tasks.core.examples import Example
 from tasks.filter.rules import Rejection
 
 
-def mean_probability(judgements: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The answers' mean probability over judges, by row id, from each judge's log-probabilities."""
-    return {
-        row: sum(math.exp(judgement[row]) for judgement in judgements) / len(judgements)
-        for row in judgements[0]
-    }
+def mean_probability(judgements: Sequence[dict[str, float | None]]) -> dict[str, float]:
+    """The answers' mean probability over judges, by row id, from each judge's log-probabilities; None, of a row that is
+    too long for the judge, counts as no probability at all."""
+
+    def probability(row: str) -> float:
+        known = (judgement[row] for judgement in judgements)
+        return sum(math.exp(value) for value in known if value is not None) / len(judgements)
+
+    return {row: probability(row) for row in judgements[0]}
 
 
 def choose_likeliest(

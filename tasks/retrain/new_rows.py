@@ -16,9 +16,10 @@ from tasks.core.references import DatasetRef
 from tasks.core.stage import Report, Stage
 from tasks.data.config import DataConfig
 from tasks.data.gym import PREFIX as GYM
+from tasks.data.prompts import question_of
 from tasks.data.sound_rows import read_cells
 from tasks.problems.base import ProblemConfig
-from tasks.problems.load import problem_code
+from tasks.problems.load import load_problem, problem_code
 from tasks.retrain.location import FIELD, BrokenFile, Found, look
 from tasks.retrain.versions import DataVersion
 
@@ -104,7 +105,8 @@ def run(config: NewRowsConfig, inputs: NewRowsInputs, out: Path, report: Report)
     rows = {row.id: row for ref in inputs.rows for row in read_examples(ref)}
     seen = {record["id"] for ref in inputs.seen for record in read_records(ref)}
     unseen = {row.id: row for row in found.rows if row.id not in seen and row.id not in rows}
-    new = [row for _, row in sorted(unseen.items()) if row.input not in held_out]
+    problem = load_problem(ProblemConfig(name=config.data.problem))
+    new = [row for _, row in sorted(unseen.items()) if question_of(problem.adapt(row)) not in held_out]
     every = [*rows.values(), *new]
     ids = sorted(seen | {row.id for row in every})
     report({"progress": [len(new), len(unseen)], "text": "new rows"})
@@ -129,13 +131,15 @@ def _after(
 
 
 def _sources(config: NewRowsConfig, rows: Sequence[DatasetRef], begun: bool) -> tuple[Found, set[str]]:
-    """What the location holds (before the first version also `data.train`), and the inputs that are held out."""
+    """What the location holds (before the first version also `data.train`), and the questions that are held out."""
     left_out = Counter[str]()
     first = [] if begun else _first_rows(config.data, left_out)
     labels = {row.target for row in first} | {row.target for ref in rows for row in read_examples(ref)}
     found = look(config.location, config.data, labels)
     splits = ["test"] + ["validation"] * bool(config.data.validation)
-    held_out = {row.input for split in splits for _, row in read_cells(config.data, split, Counter())}
+    problem = load_problem(ProblemConfig(name=config.data.problem))
+    rows_of = (read_cells(config.data, split, Counter()) for split in splits)
+    held_out = {question_of(problem.adapt(row)) for located in rows_of for _, row in located}
     return Found([*first, *found.rows], found.broken, found.left_out + left_out), held_out
 
 

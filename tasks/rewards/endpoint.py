@@ -34,6 +34,8 @@ class _Failure:
     """Rest that the service asks of everybody."""
     limited: bool = False
     """A rate limit, not a fault, stopped it."""
+    refused: Exception | None = None
+    """Nobody listens there, or did not a moment ago."""
 
 
 class RewardEndpoint:
@@ -125,6 +127,9 @@ class RewardEndpoint:
                 self._answers += 1
                 return outcome
             failures += 1
+            if failures == self.config.attempts and outcome.refused and not self._answers:
+                fault = f"it cannot be reached: {outcome.reason}"
+                raise self._fault("url", fault, "Start the service, or correct the url.") from outcome.refused
             if failures == self.config.attempts:
                 fault = f"{outcome.reason} (after {failures} attempt{'' if failures == 1 else 's'})"
                 raise self._fault(
@@ -144,14 +149,11 @@ class RewardEndpoint:
                 response = await client.post(self.config.url, content=body)
         except TimeoutError:
             return _Failure(f"no answer within {self.config.timeout_s:g} s")
-        except httpx.TransportError as error:
-            if isinstance(error, httpx.ConnectError) and not self._answers:
-                raise self._fault(
-                    "url",
-                    f"it cannot be reached: {error or type(error).__name__}",
-                    "Start the service, or correct the url.",
-                ) from error
-            return _Failure(f"the connection failed: {error or type(error).__name__}")
+        except (
+            httpx.RequestError
+        ) as error:  # the connection's, or a body that is not packed as its header says
+            refused = error if isinstance(error, httpx.ConnectError) else None
+            return _Failure(f"the connection failed: {str(error) or type(error).__name__}", refused=refused)
         if not response.is_success:
             return self._refused(response)
         rest_s = asked_wait_s(response.headers, datetime.now(UTC))

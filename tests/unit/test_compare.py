@@ -109,6 +109,7 @@ def test_a_registered_version_stands_for_the_run_that_trained_it(compare, runs):
         (["loop", "0" * 32], "there is no run 000"),
         (["loop", "models:/library@champion"], "versions of library: 1"),
         (["loop", "models:/nobody/3"], "models:/nobody/3 does not exist"),
+        (["loop", "models:/library/1", "--page=."], "page: . cannot be written: Is a directory"),
         (["loop", "models:/library/1", "--pages=x"], "unknown flag --pages"),
         (["loop", SCRIPT, "--page=/nowhere/at/all.html"], "page: there is no folder /nowhere/at"),
     ],

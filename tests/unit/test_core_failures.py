@@ -82,6 +82,8 @@ def test_equal_log_probabilities_are_told_apart_by_the_row_and_not_by_its_place(
     logprobs = dict.fromkeys("abc", -1.0)
     assert [r.id for r in least_likely(rows, logprobs, 0.4)] == ["a"]
     assert [r.id for r in least_likely(rows[::-1], logprobs, 0.4)] == ["a"]
+    without = logprobs | {"a": None}  # longer than the student's context
+    assert "a" not in [r.id for r in least_likely(rows, without, 1.0)]
 
 
 def test_every_fold_holds_out_its_rows_and_all_that_was_written_from_them():

@@ -248,3 +248,17 @@ def test_a_proportional_subset_has_the_wanted_size_and_no_share_is_off_by_a_whol
     mixed = chance.sample(rows, len(rows))
     assert take_in_proportion(mixed, count, seed, lambda row: row.target) == taken
     assert shuffled(mixed, seed) == shuffled(rows, seed)
+
+
+def test_the_only_row_of_a_label_is_not_held_out(config, tmp_path):
+    """Nothing could be learned of that label, and it would be among those that are answered all the same."""
+    train = [{"input": f"often {number}", "target": "often"} for number in range(10)]
+    train += [{"input": f"once {number}", "target": f"once {number}"} for number in range(30)]
+    test = [{"input": "test", "target": "often"}]
+    data = prepare(config(train=train, test=test, validation_fraction=0.5), tmp_path / "out")
+    assert {label for _, label in _pairs(data.train)} == set(data.problem.labels)
+    assert {label for _, label in _pairs(data.validation)} == {"often"}
+    assert data.train.rows + data.validation.rows == 40
+    with pytest.raises(UserError, match="every label has one row alone") as caught:
+        prepare(config(train=train[10:], test=train[10:11], validation_fraction=0.5), tmp_path / "none")
+    assert caught.value.field == "data.validation_fraction"

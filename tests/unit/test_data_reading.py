@@ -223,3 +223,18 @@ def test_a_hub_data_set_is_loaded_by_split_with_class_names(tmp_path, monkeypatc
     assert "cannot be loaded" in _refused("hub:owner/name:other").fault
     assert "cannot be loaded" in _refused("hub:owner/absent").fault
     assert "no hub address" in _refused("hub:name").fault
+
+
+def test_a_file_that_holds_only_its_byte_order_mark_is_empty(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbf")
+    assert "has no rows" in _refused(tmp_path / "rows.csv").fault
+
+
+def test_brackets_in_names_of_remote_files_are_no_pattern(tmp_path):
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for name, row in (("rows[1].jsonl", ROWS[0]), ("rows1.jsonl", ROWS[1])):
+        files.pipe_file(f"/{tmp_path.name}/{name}", _json_lines([row]))
+    found = read_located(DataConfig(train=f"memory://{tmp_path.name}"), "train")
+    assert sorted(row.input for _, row in found) == sorted(row["input"] for row in ROWS[:2])

@@ -134,3 +134,10 @@ def test_the_check_says_what_is_wrong_and_how_to_mend_it(
     assert message in str(caught.value)
     assert server.url in caught.value.fault
     assert server.requests == []
+
+
+@pytest.mark.parametrize("url", ["http://192.168.1.300:8000/v1", "http://[::::]/v1", "http://xn--a/v1"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match="is no address") as caught:
+        generator(url).check()
+    assert caught.value.field == "teacher.url"

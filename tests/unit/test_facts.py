@@ -12,6 +12,7 @@ from tasks.direction.gap import GapConfig, GapInputs
 from tasks.evaluate import SplitResult
 from tasks.facts import stage
 from tasks.facts.config import FactsConfig
+from tasks.facts.table import BadCell, _statement
 from tasks.problems.base import ProblemConfig
 from tasks.problems.cloze import Cloze
 
@@ -182,3 +183,10 @@ def test_the_gap_and_its_groups_are_those_of_the_answers(tmp_path):
                 v for row, v in zip(rows, right[direction], strict=True) if str(row.facts["words"]) == words
             ]
             assert share[place] == pytest.approx(sum(values) / len(values) if values else 0)
+
+
+@pytest.mark.parametrize("template", ["{object} is the capital of {object}.", "{subject} of {subject}."])
+def test_a_statement_that_leaves_one_of_its_names_out_is_refused(template):
+    names = {"subject": "Paris", "object": "France"}
+    with pytest.raises(BadCell, match=r"has to hold \{subject\} once and then \{object\} once"):
+        _statement("forward", template, names, last="object")

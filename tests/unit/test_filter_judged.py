@@ -43,3 +43,8 @@ def test_no_row_gives_no_row() -> None:
 
 def test_the_report_has_words_for_every_reason_to_reject() -> None:
     assert set(get_args(Reason)) <= set(REASONS)
+
+
+def test_a_row_that_is_too_long_for_a_judge_has_no_probability_of_its():
+    judgements = [{"a": math.log(0.5), "b": None}, {"a": math.log(0.25), "b": math.log(0.5)}]
+    assert mean_probability(judgements) == pytest.approx({"a": 0.375, "b": 0.25})

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.core.errors import UserError
 from tasks.core.generators.base import Message
 from tasks.core.generators.local import LOGIT_COST
 from tests.unit.tiny_generation import (
@@ -80,6 +79,11 @@ def test_log_likelihood_of_long_targets_keeps_few_logits_at_a_time(
     assert max(batches) <= 1600 / LOGIT_COST
 
 
-def test_a_target_past_the_context_is_the_users_mistake(tiny: SimpleNamespace) -> None:
-    with pytest.raises(UserError, match=f"context holds {CONTEXT}"):
-        generator(tiny).log_likelihood([prompt("hello")], ["a " * CONTEXT])
+def test_what_goes_past_the_context_has_none_and_the_others_have_theirs(tiny: SimpleNamespace) -> None:
+    asked = [prompt("hello"), prompt("a " * CONTEXT), prompt("hello")]
+    found = generator(tiny).log_likelihood(asked, ["a " * CONTEXT, "b", "b"])
+    assert found[:2] == [None, None]
+    expected, tokens = naive_log_likelihood(tiny, prompt("hello"), "b")
+    assert found[2] is not None
+    assert found[2] == (pytest.approx(expected, abs=1e-4), tokens)
+    assert generator(tiny).log_likelihood(asked[1:2], ["b"]) == [None]

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -344,3 +345,23 @@ def test_an_exception_in_progress_reaches_the_caller_and_ends_the_call() -> None
 
     with ScriptedServer() as server, pytest.raises(RuntimeError, match="cancelled at 1 of 200"):
         generator(server.url, concurrency=1).generate(prompts(*["a"] * 200), Sampling(), cancelled)
+
+
+def test_a_body_that_is_not_packed_as_its_header_says_is_asked_for_again() -> None:
+    broken = Reply(body="not packed", headers={"Content-Encoding": "gzip"})
+    with ScriptedServer([broken, completion("one"), completion("two")]) as server:
+        asked = generator(server.url, concurrency=1)
+        assert [one.text for one in asked.generate(prompts("a", "b"), Sampling())] == ["one", "two"]
+        assert (asked.usage.calls, asked.usage.retries, asked.usage.errors) == (2, 1, 0)
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again() -> None:
+    """It restarts, say; a stage's process has had no answer from it yet."""
+    url = unused_url()
+    asked = generator(url, attempts=20, backoff_s=0.2)
+    with ThreadPoolExecutor() as threads:
+        answers = threads.submit(asked.generate, prompts("a"), Sampling())
+        time.sleep(0.3)
+        with ScriptedServer([completion("here again")], port=int(url.split(":")[2].split("/")[0])):
+            assert [one.text for one in answers.result()] == ["here again"]
+    assert asked.usage.retries > 0

@@ -251,3 +251,28 @@ def test_a_prefix_of_an_object_store_is_a_location(place):
         assert (found.new, ("snow?", "weather") in texts(found)) == (3, True)
         client.put_object(Bucket="incoming", Key="day/two.jsonl", Body=lines([("hail?", "weather")]).encode())
         assert place.find(found.version, location="s3://incoming/day").new == 1
+
+
+def arrive(tmp_path, test, new, **data):
+    """What one new row comes to beside a test row."""
+    place = Place(tmp_path)
+    for name, row in (("train", {"input": "x", "target": "y", "choices": ["y"]}), ("test", test)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (place.location / "new.jsonl").write_text(json.dumps(new) + "\n")
+    place.data = DataConfig(train=place.data.train, test=place.data.test, **data)
+    found = place.find()
+    return found.new - 1, found.held_out
+
+
+def test_a_dialogue_that_asks_what_is_held_out_stays_out_whatever_its_reply(tmp_path):
+    asked = "\n\nHuman: How do I bake bread?\n\nAssistant: "
+    test, new = ({"input": asked + reply, "target": asked + reply} for reply in ("Knead it.", "In an oven."))
+    assert arrive(tmp_path, test, new, problem="dialogue") == (0, 1)
+
+
+def test_the_same_words_over_other_choices_are_another_question(tmp_path):
+    test, new = (
+        {"input": "Which is true?", "target": choices[0], "choices": choices}
+        for choices in (["water is wet", "fire is cold"], ["cats purr", "dogs meow"])
+    )
+    assert arrive(tmp_path, test, new, problem="multiple_choice", choices="choices") == (1, 0)

@@ -72,7 +72,9 @@ class Endpoint:
         timeout_s = min(self.config.timeout_s, _CHECK_TIMEOUT_S)
         try:
             response = httpx.get(f"{self.url}/models", headers=self.headers(), timeout=timeout_s)
-        except httpx.TransportError as error:
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise self._fault("url", f"{self.url} is no address: {error}", "Correct it.") from error
+        except httpx.RequestError as error:
             raise self.unreachable(error) from error
         if response.status_code in (401, 403):
             raise self.denied(response)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import UserError
 from tasks.core.generators.base import Completion, Progress, Prompt, Sampling, Usage, no_room, streams_of
 from tasks.core.generators.choices import ChoiceTree
 from tasks.core.generators.decoding import Finish, Limits, choose_tokens, decode, evaluating, plan_batches
@@ -86,12 +85,14 @@ class TransformersGenerator:
                     progress(len(completions), len(prompts))
         return [completions[index] for index in range(len(prompts))]
 
-    def log_likelihood(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> list[tuple[float, int]]:
+    def log_likelihood(
+        self, prompts: Sequence[Prompt], targets: Sequence[str]
+    ) -> list[tuple[float, int] | None]:
         """For each prompt and its target: the natural log-probability of the target's tokens and the
-        end-of-sequence token after the prompt, summed, and how many tokens these are.
+        end-of-sequence token after the prompt, summed, and how many tokens these are; None where both together exceed
+        the model's context.
 
-        Raises UserError when a prompt and its target together exceed the model's context, or when the
-        tokenizer has no end-of-sequence token.
+        Raises UserError when the tokenizer has no end-of-sequence token.
         """
         import torch
 
@@ -99,18 +100,21 @@ class TransformersGenerator:
         answers = [[*self._tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in targets]
         encoded = self._encode_all(prompts)
         rows = [ids + answer for ids, answer in zip(encoded, answers, strict=True)]
-        for ids, answer in zip(encoded, answers, strict=True):
-            if fault := no_room(len(ids), len(answer), self._context):
-                raise UserError(fault, mend="shorten the input, or take a model with a longer context")
-
-        results = [(0.0, 0)] * len(rows)
+        sizes = zip(encoded, answers, strict=True)
+        fitting = [
+            index
+            for index, (ids, answer) in enumerate(sizes)
+            if no_room(len(ids), len(answer), self._context) is None
+        ]
+        results: list[tuple[float, int] | None] = [None] * len(rows)
         with evaluating(self._model):
-            prefix = compute_prefix(self._model, encoded)
+            prefix = compute_prefix(self._model, [encoded[index] for index in fitting])
             costs = [
-                (max(len(row), LOGIT_COST * len(answer)), len(row))
-                for row, answer in zip(rows, answers, strict=True)
+                (max(len(rows[index]), LOGIT_COST * len(answers[index])), len(rows[index]))
+                for index in fitting
             ]
-            for batch in plan_batches(costs, self._batch_size, self._max_batch_tokens):
+            for places in plan_batches(costs, self._batch_size, self._max_batch_tokens):
+                batch = [fitting[place] for place in places]
                 longest = max(len(answers[index]) for index in batch)
                 # The last token predicts nothing and is not read: the last positions predict the answers.
                 logits, _ = prefill(self._model, [rows[index][:-1] for index in batch], prefix, longest)

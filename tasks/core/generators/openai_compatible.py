@@ -40,6 +40,8 @@ class _Failure:
     """Rest that the server asks of everybody."""
     limited: bool = False
     """A rate limit, not a fault, stopped it."""
+    refused: Exception | None = None
+    """Nobody listens there, or did not a moment ago."""
 
 
 class OpenAICompatible:
@@ -166,6 +168,8 @@ class OpenAICompatible:
                 self._unanswered_in_a_row = 0
                 return self._failed(outcome.reason)
             if failures >= self.config.attempts:
+                if outcome.refused and not self._answers:
+                    raise self._endpoint.unreachable(outcome.refused) from outcome.refused
                 self._unanswered_in_a_row += 1
                 return self._failed(f"{outcome.reason} (after {failures} attempts)", passing=True)
             self.usage.retries += 1
@@ -180,10 +184,12 @@ class OpenAICompatible:
                 response = await client.post(f"{self._endpoint.url}/chat/completions", json=body)
         except TimeoutError:
             return _Failure(f"no answer within {self.config.timeout_s:g} s", passing=True)
-        except httpx.TransportError as error:
-            if isinstance(error, httpx.ConnectError) and not self._answers:
-                raise self._endpoint.unreachable(error) from error
-            return _Failure(f"the connection failed: {error or type(error).__name__}", passing=True)
+        except (
+            httpx.RequestError
+        ) as error:  # the connection's, or a body that is not packed as its header says
+            refused = error if isinstance(error, httpx.ConnectError) else None
+            reason = f"the connection failed: {str(error) or type(error).__name__}"
+            return _Failure(reason, passing=True, refused=refused)
         rest_s = asked_wait_s(response.headers, datetime.now(UTC))
         if not response.is_success:
             return self._refused(response, rest_s)
