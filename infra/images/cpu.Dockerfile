@@ -1,6 +1,7 @@
 # docker build -f infra/images/cpu.Dockerfile -t loopwright:cpu .
-# Servers, worker and runs on machines without a GPU. constraints.txt names torch's CPU build, which the public index does
-# not have under that name: give pip a configuration that knows where it is. It stays out of the image and its history:
+# Servers, worker and runs on machines without a GPU. The public index's torch for Linux is the one for CUDA, which runs here
+# too and takes some gigabytes: pip takes the CPU build where a configuration names an index that has it. That stays out of
+# the image and its history:
 #   docker build --secret id=pip,src=pip.conf -f infra/images/cpu.Dockerfile -t loopwright:cpu .
 FROM python:3.11.14-slim-bookworm
 

