@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.improve import config as improve
+from tasks.ppo.group_config import GROUP_RELATIVE
 from tasks.problems.base import ProblemConfig
 from tasks.problems.load import load_problem
 
@@ -103,7 +104,7 @@ def longest_answer(config: Any, settings: Any) -> int:
 def _llm2llm(config: Any, given: _Given) -> dict[str, Work]:
     wanted = given.rows * given.failing * config.augment.rows
     rows = [given.rows + number * wanted for number in range(config.iterations)]
-    passes = [*rows, rows[-1]] if config.equal_steps else rows
+    passes = [*rows, rows[-1]] if config.equal_steps and config.iterations > 1 else rows
     trained = sum(passes) * given.row * config.training.epochs
     tested = config.iterations * (given.rows + given.test_rows)
     requests = (config.iterations - 1) * wanted * config.augment.oversample
@@ -142,14 +143,17 @@ def _perl(config: Any, given: _Given) -> dict[str, Work]:
     ppo = config.ppo
     responses = ppo.total_steps() * ppo.batch_size
     tokens = responses * (given.row + ppo.max_new_tokens)
-    networks = 1 if config.roles.value == "trunk" or ppo.algorithm != "ppo" else 2
+    networks = 1 if config.roles.value == "trunk" or ppo.algorithm in GROUP_RELATIVE else 2
+    epochs = (
+        1 if ppo.algorithm == "reinforce" else ppo.epochs
+    )  # one step on what was sampled with these weights
     forward = 3  # reward, reference and the policy's own log-probabilities
     return {
         "fine-tune": Work(trained=given.rows * given.row * config.training.epochs),
         "reward model": _reward_model(config, given),
         "reward of answers": Work(read=2 * given.test_rows * (given.row + ppo.max_new_tokens)),
         "evaluate": given.asked(2 * given.test_rows),
-        "ppo": Work(tokens * ppo.epochs * networks, tokens * forward, responses * ppo.max_new_tokens),
+        "ppo": Work(tokens * epochs * networks, tokens * forward, responses * ppo.max_new_tokens),
     }
 
 

@@ -356,3 +356,22 @@ def test_what_fits_nowhere_is_said():
     config = changed(PERLConfig(), {"policy.model": "falcon-180b", "evaluation.engine.engine": "openai"})
     found = estimates(config, GPU, 24.0, SPEEDS[24.0], work_of(config, AMOUNTS), prompt=256)
     assert (found.layout, found.total) == (None, 0)
+
+
+def test_reinforce_takes_one_step_on_a_batch_and_trains_its_value_function() -> None:
+    """As tasks/ppo/optimisation.py does it: what was sampled with other weights is of no use to it."""
+    found = {
+        algorithm: work_of(
+            changed(PERLConfig(), {"ppo.algorithm": algorithm, "ppo.epochs": 4}), Amounts(rows=100)
+        )["ppo"].trained
+        for algorithm in ("ppo", "reinforce")
+    }
+    assert found["ppo"] == 4 * found["reinforce"] > 0
+
+
+def test_one_iteration_has_no_baseline_of_equal_steps() -> None:
+    one, two = (
+        work_of(changed(LLM2LLMConfig(), {"iterations": number}), Amounts(rows=100, failing=0.0))
+        for number in (1, 2)
+    )
+    assert two["fine-tune"].trained == 3 * one["fine-tune"].trained > 0
