@@ -53,8 +53,7 @@ class EvaluationInputs(BaseModel):
 
 class Prediction(BaseModel):
     """One answered row; `prompt` is the conversation as text, `logprob` the right answer's log-probability (None: not
-    asked for, or longer than the model's context); `failure`
-    and `reason` are those of its score."""
+    asked for, or longer than the model's context); `failure` and `reason` are those of its score."""
 
     id: str
     input: str

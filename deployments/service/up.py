@@ -108,10 +108,12 @@ def _make_pool(config: ServiceConfig) -> None:
 
 
 def _reclaim(config: ServiceConfig) -> None:
-    """Put back the runs that a killed worker left under way, when it is certain that nobody works on them."""
-    if left_over(config.state, WORKER) or other_workers(config):
+    """Put back the runs that a killed worker left: those that Prefect has found without a process, and those under way
+    where it is certain that nobody works on them."""
+    if left_over(config.state, WORKER):
         return
-    for name in put_back(config, [*under_way(config), *lost(config)], "its worker was killed"):
+    left = lost(config) if other_workers(config) else [*under_way(config), *lost(config)]
+    for name in put_back(config, left, "its worker was killed"):
         print(f"run {name} had lost its process; it is started again", file=sys.stderr)
 
 

@@ -77,11 +77,8 @@ def _read_yaml(file: str) -> dict[str, Any]:
             else "the configs that come along are in deployments/configs"
         )
         raise UserError(f"there is no file {file}", field="--config", mend=mend) from error
-    except (
-        OSError,
-        ValueError,
-        yaml.YAMLError,
-    ) as error:  # PyYAML raises ValueError for a date that there is not
+    # PyYAML raises ValueError for a date that there is not.
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(
             f"{file} cannot be read: {error}", field="--config", mend="it has to be a YAML file"
         ) from error

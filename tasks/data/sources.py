@@ -74,9 +74,8 @@ def contents(found: Sequence[DataFile], field: str) -> list[bytes]:
     files = found[0].files
     with mendable_source(found[0].name, field):
         if len(found) > 1 and found[0].remote:
-            with ThreadPoolExecutor(
-                transfers_at_once()
-            ) as threads:  # `cat` takes brackets in names for patterns
+            # One by one: `cat` of several takes brackets in names for patterns.
+            with ThreadPoolExecutor(transfers_at_once()) as threads:
                 return list(threads.map(files.cat_file, [file.path for file in found]))
         return [files.cat_file(file.path) for file in found]
 

@@ -21,7 +21,7 @@ class Clusters:
 
 
 def cluster(vectors: Vectors, seed: int, most: int = MOST_CLUSTERS) -> Clusters:
-    """k-means with about a cluster for every eight texts, `most` at the most, and none without a text."""
+    """k-means with about a cluster for every eight texts, `most` at the most; none is empty."""
     from sklearn.cluster import KMeans
 
     # No more than there are different texts: an instruction may stand before many inputs.

@@ -149,9 +149,8 @@ class RewardEndpoint:
                 response = await client.post(self.config.url, content=body)
         except TimeoutError:
             return _Failure(f"no answer within {self.config.timeout_s:g} s")
-        except (
-            httpx.RequestError
-        ) as error:  # the connection's, or a body that is not packed as its header says
+        # The connection's, or a body that is not packed as its header says.
+        except httpx.RequestError as error:
             refused = error if isinstance(error, httpx.ConnectError) else None
             return _Failure(f"the connection failed: {str(error) or type(error).__name__}", refused=refused)
         if not response.is_success:

@@ -9,6 +9,7 @@ import pytest
 
 import deployments.service.down as stopping
 import deployments.service.interrupted as interrupted
+from deployments.service import up as starting
 from deployments.service.config import POOL, ServiceConfig
 from deployments.service.down import down
 from deployments.service.interrupted import NO_HEARTBEATS, lost, put_back, under_way
@@ -85,3 +86,13 @@ def test_the_runs_of_other_machines_go_on_when_this_one_stops(
     said = "\n".join(down(config))
     assert (f"run {running} was interrupted" in said) is not elsewhere
     assert names(under_way(config)) == ({running} if elsewhere else set())
+
+
+def test_of_other_machines_runs_those_without_a_process_go_on_when_this_one_starts(
+    config: ServiceConfig, runs: Any, post: Any
+) -> None:
+    running, crashed = runs("RUNNING"), runs("CRASHED", NO_HEARTBEATS)
+    post(f"/work_pools/{POOL}/workers/heartbeat", name="slurm-7")
+    assert names(lost(config)) == {crashed}
+    starting._reclaim(config)
+    assert (names(under_way(config)), lost(config)) == ({running}, [])

@@ -8,7 +8,11 @@ import pytest
 
 from flows.__main__ import main
 from flows.llm2llm import LLM2LLMConfig
+from flows.reverse_probe import ReverseProbeConfig, asked
+from tasks.core.config import identity
 from tasks.core.examples import make_example, read_examples, write_rows
+from tasks.core.generators.endpoint import EndpointConfig
+from tasks.core.generators.load import EngineConfig
 from tasks.core.references import DatasetRef
 from tasks.evaluate import EvaluationConfig
 from tasks.problems.base import ProblemConfig
@@ -17,6 +21,7 @@ from tasks.reversal.config import ReversalConfig
 from tasks.sft.config import TrainingConfig
 from tasks.student import Student
 from tests.cached_run import CachedRun
+from tests.scripted_server import ScriptedServer
 
 CONFIG = "--config=deployments/configs/reverse-facts.yaml"
 MARKUP = "<script>alert(1)</script>"
@@ -172,3 +177,13 @@ def test_the_students_of_other_loops_train_on_copies_when_they_are_asked_for(tin
         run, tiny_ref, problem, training, EvaluationConfig(), reversal=ReversalConfig(by="word")
     )
     assert student.train(rows).rows == 6
+
+
+def test_what_is_cached_of_a_server_hangs_on_the_model_that_it_serves():
+    found = []
+    for name in ("one", "another"):
+        with ScriptedServer(models=[name]) as server:
+            engine = EngineConfig(engine="openai", endpoint=EndpointConfig(url=server.url))
+            found.append(asked(ReverseProbeConfig(evaluation=EvaluationConfig(engine=engine))))
+    assert [config.engine.endpoint.model for config in found] == ["one", "another"]
+    assert identity(found[0]) != identity(found[1])

@@ -184,9 +184,8 @@ class OpenAICompatible:
                 response = await client.post(f"{self._endpoint.url}/chat/completions", json=body)
         except TimeoutError:
             return _Failure(f"no answer within {self.config.timeout_s:g} s", passing=True)
-        except (
-            httpx.RequestError
-        ) as error:  # the connection's, or a body that is not packed as its header says
+        # The connection's, or a body that is not packed as its header says.
+        except httpx.RequestError as error:
             refused = error if isinstance(error, httpx.ConnectError) else None
             reason = f"the connection failed: {str(error) or type(error).__name__}"
             return _Failure(reason, passing=True, refused=refused)
